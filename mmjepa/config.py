@@ -1,0 +1,92 @@
+"""Configuration of every program: a Hydra tree of YAML files, checked against a dataclass before any heavy work.
+
+A program calls :func:`run_program` with its root file (``configs/<root>.yaml``), its schema (a dataclass) and its main
+function. Unknown keys, wrong types, unknown groups and impossible combinations (raised as :class:`UserError` by a
+schema's ``__post_init__``) end in one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmjepa.errors import UserError
+
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+
+T = TypeVar("T")
+
+
+def load_config(root: str, schema: type[T], overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> T:
+    """Compose ``<config_dir>/<root>.yaml`` with Hydra ``overrides`` and check it against the dataclass ``schema``.
+
+    Returns an instance of ``schema`` (nested dataclasses included). Raises :class:`UserError` for anything the user can
+    mend: an unknown group option or key, a missing mandatory value, a value of the wrong type.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
+            composed = compose(config_name=root, overrides=list(overrides))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), composed)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(f"missing value: give {', '.join(f'{key}=...' for key in missing)}")
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A plain, JSON-ready dictionary of a configuration dataclass."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def config_hash(config: Any) -> str:
+    """A short fingerprint of a configuration (dataclass or plain dictionary): equal values, equal hash."""
+    plain = config if isinstance(config, dict) else to_dict(config)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def save_yaml(config: Any, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+
+
+def program_arguments(argv: Sequence[str]) -> list[str]:
+    """Command-line overrides without the ``--local_rank=N`` that the DeepSpeed launcher adds (ranks come from RANK)."""
+    return [argument for argument in argv if not argument.startswith("--local_rank")]
+
+
+def run_program(root: str, schema: type[T], main: Callable[[T], None], argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, run ``main(config)``; a :class:`UserError` becomes one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = program_arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        if any(argument in ("-h", "--help") for argument in arguments):
+            config = load_config(root, schema, [a for a in arguments if not a.startswith("-")])
+            print(f"{(main.__doc__ or '').strip()}\n\nOverride any value as key=value. Resolved configuration:\n")
+            print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+            return
+        main(load_config(root, schema, arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: BaseException) -> str:
+    """The first telling lines of a Hydra or OmegaConf message, joined to one."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("Set the environment", "full_key", "object_type"))]
+    return "; ".join(kept[:3]) or type(error).__name__
