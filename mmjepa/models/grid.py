@@ -40,5 +40,7 @@ class TokenGrid:
         """
         tubelet = 1 if frames == 1 else tubelet
         if frames % tubelet or height % patch or width % patch:
-            raise UserError(f"a clip of {frames}x{height}x{width} does not divide into tubelets of {tubelet}x{patch}x{patch}")
+            raise UserError(
+                f"a clip of {frames}x{height}x{width} does not divide into tubelets of {tubelet}x{patch}x{patch}"
+            )
         return cls(frames // tubelet, height // patch, width // patch, tubelet, patch)

@@ -1,0 +1,21 @@
+"""Networks only: rotary tables, transformer, encoder, predictor, VideoJEPA. Knows nothing of data, losses or training."""
+
+from mmjepa.models.config import ModelConfig, PredictorConfig
+from mmjepa.models.encoder import Encoder, gather_tokens, patchify
+from mmjepa.models.grid import TokenGrid
+from mmjepa.models.predictor import Predictor
+from mmjepa.models.video_jepa import Prediction, VideoJEPA, build_video_jepa, normalise_levels
+
+__all__ = [
+    "Encoder",
+    "ModelConfig",
+    "Prediction",
+    "Predictor",
+    "PredictorConfig",
+    "TokenGrid",
+    "VideoJEPA",
+    "build_video_jepa",
+    "gather_tokens",
+    "normalise_levels",
+    "patchify",
+]

@@ -1,0 +1,89 @@
+"""Pre-norm transformer blocks with rotary positions: the one trunk of encoder and predictor."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmjepa.models.rope import RotaryTable, rotate
+
+NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Full bidirectional self-attention; queries and keys are rotated by their 3-D position."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rotary: RotaryTable) -> Tensor:
+        """(B, tokens, width) -> (B, tokens, width)"""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, head_dim
+        query_key = rotate(qkv[:2].flatten(0, 1), _repeat(rotary)).unflatten(0, (2, -1))
+        mixed = F.scaled_dot_product_attention(query_key[0], query_key[1], qkv[2])
+        return self.proj(mixed.transpose(1, 2).flatten(-2))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a LayerNorm and added to the residual stream."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor, rotary: RotaryTable) -> Tensor:
+        """(B, tokens, width) -> (B, tokens, width)"""
+        x = x + self.attention(self.norm1(x), rotary)
+        return x + self.mlp(self.norm2(x))
+
+
+class Trunk(nn.Module):
+    """A stack of blocks that can also hand out the residual stream after chosen blocks."""
+
+    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float, recompute: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.recompute = recompute
+        self.apply(initialise)
+        for number, block in enumerate(self.blocks, start=1):
+            # Residual branches of later blocks start smaller, so that the stream's variance does not grow with depth.
+            for layer in (block.attention.proj, block.mlp[2]):  # type: ignore[union-attr,index]
+                layer.weight.data.div_(math.sqrt(2.0 * number))  # type: ignore[operator,union-attr]
+
+    def forward(self, x: Tensor, rotary: RotaryTable, taps: tuple[int, ...]) -> list[Tensor]:
+        """Residual stream (B, tokens, width) after each 0-based block index in ``taps``."""
+        tapped = []
+        for number, block in enumerate(self.blocks):
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotary, use_reentrant=False)
+            else:
+                x = block(x, rotary)
+            if number in taps:
+                tapped.append(x)
+        return tapped
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal (std 0.02, cut at +-2) weights and zero biases for linear layers; unit LayerNorms."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _repeat(rotary: RotaryTable) -> RotaryTable:
+    """Tables for queries and keys stacked along the batch axis; shared tables (batch 1) broadcast as they are."""
+    if rotary.cos.shape[0] == 1:
+        return rotary
+    return RotaryTable(rotary.cos.repeat(2, 1, 1, 1), rotary.sin.repeat(2, 1, 1, 1))
