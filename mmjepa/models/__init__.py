@@ -1,4 +1,4 @@
-"""Networks only: rotary tables, transformer, encoder, predictor, VideoJEPA. Knows nothing of data, losses or training."""
+"""Networks only: rotary tables, transformer, encoder, predictor, VideoJEPA. No data, losses or training in here."""
 
 from mmjepa.models.config import ModelConfig, PredictorConfig
 from mmjepa.models.encoder import Encoder, gather_tokens, patchify

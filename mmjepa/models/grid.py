@@ -9,7 +9,7 @@ from mmjepa.errors import UserError
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Cells of a clip in time, height and width. Flat index = (t * height + y) * width + x: time is the slowest axis."""
+    """Cells of a clip in time, height and width. Flat index = (t * height + y) * width + x: time is slowest."""
 
     steps: int
     height: int
@@ -34,7 +34,7 @@ class TokenGrid:
 
     @classmethod
     def of_clip(cls, frames: int, height: int, width: int, tubelet: int, patch: int) -> TokenGrid:
-        """Grid of a clip of ``frames`` x ``height`` x ``width`` pixels. One frame is a still image: one step, tubelet 1.
+        """Grid of a clip of ``frames`` x ``height`` x ``width`` pixels. One frame is a still image: tubelet 1.
 
         Raises UserError if the clip does not divide into whole tubelets.
         """

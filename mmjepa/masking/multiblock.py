@@ -1,0 +1,141 @@
+"""Multi-block masks: which tokens the student sees, and which it must predict (reference specification 2.4).
+
+A mask hides a union of space-time blocks. What stays visible is the context, what is hidden the target. Index lists of
+a batch are made equal in length; the recipe's code cut their tails, which always hid the end of the clip, so here a
+random subset is dropped instead (``equalize: random``), and ``tail`` exists only to replicate published rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmjepa.errors import UserError
+from mmjepa.models.grid import TokenGrid
+
+MAX_REDRAWS = 200
+EQUALIZE = ("random", "tail")
+
+
+class MaskSet(NamedTuple):
+    """One mask for every clip of a batch: sorted flat token indices, context (B, K) and target (B, P)."""
+
+    context: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class BlockMask:
+    """Geometry of one mask: ``blocks`` rectangles of an area share and aspect, lasting a share of the steps.
+
+    ``max_temporal_keep`` below 1 also hides all steps from that share of the clip on (future prediction);
+    ``full_complement`` makes every token that is not context a target, after equalisation.
+    """
+
+    blocks: int = 8
+    spatial_scale: tuple[float, float] = (0.15, 0.15)
+    aspect: tuple[float, float] = (0.75, 1.5)
+    temporal_scale: tuple[float, float] = (1.0, 1.0)
+    max_temporal_keep: float = 1.0
+    full_complement: bool = False
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise UserError(f"masking: blocks must be at least 1, not {self.blocks}")
+        for name in ("spatial_scale", "temporal_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise UserError(f"masking: {name} must be a range within (0, 1], not {low}..{high}")
+        if not 0 < self.max_temporal_keep <= 1:
+            raise UserError(f"masking: max_temporal_keep must lie in (0, 1], not {self.max_temporal_keep}")
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """The masks that every clip gets in one step, by name, and how index lists are made equal in length."""
+
+    name: str = "multiblock"
+    equalize: str = "random"
+    masks: dict[str, BlockMask] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.equalize not in EQUALIZE:
+            raise UserError(f"masking: equalize must be one of {', '.join(EQUALIZE)}, not {self.equalize!r}")
+        if not self.masks:
+            raise UserError("masking: at least one mask is needed")
+
+
+def draw_masks(config: MaskingConfig, grid: TokenGrid, batch: int, generator: torch.Generator) -> list[MaskSet]:
+    """One MaskSet per configured mask for ``batch`` clips on ``grid``; a pure function of the generator's state.
+
+    Raises UserError if the blocks are so large on this grid that no token stays visible.
+    """
+    return [_draw(name, mask, config.equalize, grid, batch, generator) for name, mask in config.masks.items()]
+
+
+def _draw(
+    name: str, mask: BlockMask, equalize: str, grid: TokenGrid, batch: int, generator: torch.Generator
+) -> MaskSet:
+    visible = _visible(name, mask, grid, batch, generator)
+    context = _equal_length(visible, equalize, generator)
+    if mask.full_complement:
+        chosen = torch.zeros_like(visible).scatter_(1, context, True)
+        return MaskSet(context, _equal_length(~chosen, equalize, generator))
+    return MaskSet(context, _equal_length(~visible, equalize, generator))
+
+
+def _visible(name: str, mask: BlockMask, grid: TokenGrid, batch: int, generator: torch.Generator) -> Tensor:
+    """(batch, N) bool: outside all blocks, and early enough. Clips left without a context token are drawn again."""
+    size = _block_size(mask, grid, generator)
+    visible = torch.zeros(batch, grid.size, dtype=torch.bool)
+    for _ in range(MAX_REDRAWS):
+        empty = ~visible.any(dim=1)
+        if not empty.any():
+            break
+        covered = _cover(size, mask.blocks, grid, int(empty.sum()), generator)
+        if mask.max_temporal_keep < 1:
+            covered[:, max(1, int(grid.steps * mask.max_temporal_keep)) :] = True
+        visible[empty] = ~covered.flatten(1)
+    else:
+        raise UserError(f"masking: mask {name!r} hides every token of a {grid.shape} grid; use fewer or smaller blocks")
+    if visible.all(dim=1).any():
+        raise UserError(f"masking: mask {name!r} hides no token of a {grid.shape} grid")
+    return visible
+
+
+def _block_size(mask: BlockMask, grid: TokenGrid, generator: torch.Generator) -> tuple[int, int, int]:
+    """One block size (steps, rows, columns) for the whole batch."""
+    draws = torch.rand(3, generator=generator).tolist()
+    ranges = (mask.temporal_scale, mask.spatial_scale, mask.aspect)
+    temporal, spatial, aspect = (low + (high - low) * u for (low, high), u in zip(ranges, draws, strict=True))
+    area = max(1, int(grid.spatial * spatial))
+    height = min(grid.height, max(1, round(math.sqrt(area * aspect))))
+    width = min(grid.width, max(1, round(math.sqrt(area / aspect))))
+    return max(1, int(grid.steps * temporal)), height, width
+
+
+def _cover(
+    size: tuple[int, int, int], blocks: int, grid: TokenGrid, batch: int, generator: torch.Generator
+) -> Tensor:
+    """(batch, steps, height, width) bool: inside at least one block; origins uniform over the places that fit."""
+    inside = []
+    for length, cells in zip(size, grid.shape, strict=True):
+        origin = torch.randint(0, cells - length + 1, (batch, blocks, 1), generator=generator)
+        position = torch.arange(cells)
+        inside.append((position >= origin) & (position < origin + length))
+    steps, rows, columns = inside
+    return (steps[..., :, None, None] & rows[..., None, :, None] & columns[..., None, None, :]).any(dim=1)
+
+
+def _equal_length(member: Tensor, equalize: str, generator: torch.Generator) -> Tensor:
+    """Sorted member indices (B, K) of a (B, N) bool, K the smallest count of the batch."""
+    count = int(member.sum(dim=1).min())
+    priority = torch.rand(member.shape, generator=generator)
+    if equalize == "tail":
+        priority = torch.arange(member.shape[1]).expand(member.shape) / member.shape[1]
+    priority = priority.masked_fill(~member, 2.0)
+    return priority.topk(count, dim=1, largest=False).indices.sort(dim=1).values

@@ -1,0 +1,77 @@
+"""Means over the global batch, whatever the number of ranks.
+
+DeepSpeed averages gradients over ranks. A term that is normalised by data-dependent counts or batch statistics would
+then depend on how the batch is split; here counts, maxima and moments are reduced over ranks first, so that the mean
+over ranks of every returned value is the value of the global batch, and so is its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_autograd
+from torch import Tensor
+
+
+class Term(NamedTuple):
+    """A scalar loss term. ``valid`` is the share of masks that had anything to average (None: always all)."""
+
+    value: Tensor
+    valid: Tensor | None = None
+
+
+def world_size() -> int:
+    """Ranks of the running process group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def global_sum(value: Tensor) -> Tensor:
+    """Sum over ranks, differentiable: the backward pass sums the gradients over ranks."""
+    if world_size() == 1:
+        return value
+    return dist_autograd.all_reduce(value) if value.requires_grad else _reduced(value, dist.ReduceOp.SUM)
+
+
+def global_max(value: Tensor) -> Tensor:
+    """Maximum over ranks of a detached tensor."""
+    return value if world_size() == 1 else _reduced(value, dist.ReduceOp.MAX)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Term:
+    """Mean of ``values`` (M..., C...) over the True places of ``mask`` (M...) and over all trailing channels."""
+    channels = values[(0,) * mask.dim()].numel()
+    count = global_sum(mask.sum().float())
+    weight = mask.reshape(mask.shape + (1,) * (values.dim() - mask.dim()))
+    total = torch.where(weight, values, values.new_zeros(())).sum()
+    return Term(total * world_size() / (count.clamp(min=1) * channels), (count > 0).float())
+
+
+def softmax_weights(errors: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Weights ``n * softmax(errors / temperature)`` over the True places of the global batch, 0 elsewhere; detached.
+
+    n is their number, so the weights have mean 1 over those places.
+    """
+    scaled = (errors.detach().float() / temperature).masked_fill(~mask, float("-inf"))
+    peak = global_max(scaled.max())
+    # Without a single valid place the peak is -inf; any finite shift then gives the wanted zeros.
+    exponents = (scaled - torch.where(peak.isfinite(), peak, torch.zeros_like(peak))).exp()
+    count = global_sum(mask.sum().float())
+    return exponents * count / global_sum(exponents.sum()).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def mean_over_masks(terms: Sequence[Term]) -> Term:
+    """Average over the masks that had something to average (reference specification section 1)."""
+    values = torch.stack([term.value for term in terms])
+    if terms[0].valid is None:
+        return Term(values.mean())
+    valid = torch.stack([term.valid for term in terms if term.valid is not None])
+    return Term((values * valid).sum() / valid.sum().clamp(min=1), valid.mean())
+
+
+def _reduced(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    reduced = value.detach().clone()
+    dist.all_reduce(reduced, operation)
+    return reduced
