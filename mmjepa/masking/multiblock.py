@@ -118,9 +118,7 @@ def _block_size(mask: BlockMask, grid: TokenGrid, generator: torch.Generator) ->
     return max(1, int(grid.steps * temporal)), height, width
 
 
-def _cover(
-    size: tuple[int, int, int], blocks: int, grid: TokenGrid, batch: int, generator: torch.Generator
-) -> Tensor:
+def _cover(size: tuple[int, int, int], blocks: int, grid: TokenGrid, batch: int, generator: torch.Generator) -> Tensor:
     """(batch, steps, height, width) bool: inside at least one block; origins uniform over the places that fit."""
     inside = []
     for length, cells in zip(size, grid.shape, strict=True):

@@ -99,7 +99,7 @@ class Weight:
         ramp = tuple(raw["ramp"]) if raw.get("ramp") is not None else None
         if ramp is not None and not (len(ramp) == 2 and 0 <= ramp[0] < ramp[1] <= 1):
             raise UserError(f"objective: {where}.ramp must be two rising numbers in [0, 1], not {list(ramp)}")
-        return cls(float(raw["value"]), ramp, bool(raw.get("anneal", False)))  # type: ignore[arg-type]
+        return cls(float(raw["value"]), ramp, bool(raw.get("anneal", False)))
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def build_objective(name: str, parameters: Mapping[str, Any], shape: Shape) -> O
     accepted = list(inspect.signature(known[name]).parameters)[1:]
     if unknown := sorted(set(parameters) - set(accepted)):
         raise UserError(f"objective {name}: unknown key {unknown[0]!r}; it takes {', '.join(accepted) or 'no keys'}")
-    return known[name](shape, **parameters)  # type: ignore[call-arg,arg-type]
+    return known[name](shape, **parameters)
 
 
 def check_choice(where: str, value: str, choices: Sequence[str]) -> str:

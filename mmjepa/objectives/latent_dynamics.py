@@ -15,7 +15,9 @@ INPUTS = ("all", "dynamics")
 
 def token_head(inputs: str, shape: Shape, hidden: int, outputs: int) -> nn.Sequential:
     """Linear-GELU-Linear head on all channels of a token, or on its dynamics factor only."""
-    width = shape.levels * shape.width if inputs == "all" else shape.factors.dynamics_channels(shape.levels, shape.width)
+    width = (
+        shape.levels * shape.width if inputs == "all" else shape.factors.dynamics_channels(shape.levels, shape.width)
+    )
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, outputs))
 
 
@@ -25,7 +27,7 @@ class LatentDynamics(Objective):
 
     The change of all channels is predicted, also from the dynamics factor alone (``inputs: dynamics``).
     ``hard_region_temperature`` weights pairs by the softmax of their errors over the batch; the weights are detached.
-    ``semantics: reference`` detaches the weighted error as well, as the published code did, so that nothing learns (D2).
+    ``semantics: reference`` detaches the weighted error as well, as the published code did: nothing learns (D2).
     """
 
     terms = ("latent_dynamics",)

@@ -1,0 +1,69 @@
+"""Kinematic smoothness: tokens should move slowly, or without acceleration, in latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmjepa.objectives.base import SEMANTICS, Objective, Shape, check_choice, register
+from mmjepa.objectives.latents import Latents
+from mmjepa.objectives.reductions import Term, masked_mean, mean_over_masks
+
+PENALTIES = ("l1", "huber")
+ORDERS = (1, 2)
+INPUTS = ("all", "appearance")
+
+
+@register("kinematic")
+class Kinematic(Objective):
+    """Mean penalty of the first (velocity) or second (acceleration) difference in time (specification 3.11).
+
+    ``corrected`` acts on the student's visible tokens. ``reference`` acts on the target branch over all tokens, which
+    has no gradient as long as there is a teacher (D4, section 7).
+    """
+
+    terms = ("kinematic",)
+
+    def __init__(
+        self,
+        shape: Shape,
+        penalty: str = "l1",
+        order: int = 1,
+        delta: float = 0.1,
+        inputs: str = "all",
+        semantics: str = "corrected",
+    ) -> None:
+        super().__init__()
+        self.penalty = check_choice("objective kinematic: penalty", penalty, PENALTIES)
+        check_choice("objective kinematic: order", str(order), [str(o) for o in ORDERS])
+        self.order, self.delta = order, delta
+        self.inputs = check_choice("objective kinematic: inputs", inputs, INPUTS)
+        self.semantics = check_choice("objective kinematic: semantics", semantics, SEMANTICS)
+        self.factors = shape.factors
+
+    def forward(self, views: Sequence[Latents]) -> dict[str, Term]:
+        return {"kinematic": mean_over_masks([self._term(view) for view in views])}
+
+    def _term(self, view: Latents) -> Term:
+        if self.semantics == "reference":
+            difference = self._difference(view.target_grid)
+            return Term(self._penalise(difference).mean())
+        valid = view.valid_pairs
+        for _ in range(self.order - 1):
+            valid = valid[:, 1:] & valid[:, :-1]
+        return masked_mean(self._penalise(self._difference(view.context_grid)), valid)
+
+    def _difference(self, tokens: Tensor) -> Tensor:
+        chosen = tokens.flatten(-2) if self.inputs == "all" else self.factors.divide(tokens)[0]
+        for _ in range(self.order):
+            chosen = chosen[:, 1:] - chosen[:, :-1]
+        return chosen
+
+    def _penalise(self, difference: Tensor) -> Tensor:
+        if self.penalty == "l1":
+            return difference.abs()
+        return F.huber_loss(
+            difference, difference.new_zeros(()).expand_as(difference), reduction="none", delta=self.delta
+        )
