@@ -1,0 +1,76 @@
+"""A scene: everything a clip of the embedded benchmark shows, as plain numbers, before any pixel is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmjepa.data.sprites.appearance import Appearance
+
+KINDS = ("appearance", "motion", "relations")
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One object. Coordinates are pixels of the unwrapped torus, x to the right, y down."""
+
+    appearance: Appearance
+    rgb: tuple[float, float, float]
+    radius: float
+    angle: float  # radians, constant over the clip
+    path: FloatArray  # (T, 2) centre on the screen (x, y)
+    depth: NDArray[np.int8]  # (T,) painter's order: higher is nearer
+    outline: float = 0.0  # rim width in pixels; 0 = filled
+
+
+@dataclass(frozen=True)
+class Background:
+    """A periodic texture; ``strength`` 0 is a plain ground, 1 the strongest texture."""
+
+    strength: float
+    rgb: tuple[float, float, float]  # mean colour
+    pattern: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip or still to be rendered, with its labels and ground truth."""
+
+    kind: str
+    split: str
+    index: int
+    label: int
+    label_name: str
+    size: int  # width = height in pixels
+    fps: int
+    objects: tuple[Sprite, ...]  # the ones that captions speak of, subject first
+    distractors: tuple[Sprite, ...]
+    background: Background
+    camera: FloatArray  # (T, 2) camera position in the world, pixels; already subtracted from every path
+    factors: dict[str, Any]  # factor name -> drawn value
+    held_out: bool  # an (appearance, motion) combination that never occurs in train
+
+    @property
+    def frames(self) -> int:
+        """Number of frames T."""
+        return len(self.camera)
+
+
+def reversed_sprite(sprite: Sprite) -> Sprite:
+    """The same sprite with time running backwards."""
+    return replace(sprite, path=sprite.path[::-1].copy(), depth=sprite.depth[::-1].copy())
+
+
+def reversed_scene(scene: Scene) -> Scene:
+    """The scene played backwards; labels and factors are left as they are."""
+    return replace(
+        scene,
+        objects=tuple(reversed_sprite(sprite) for sprite in scene.objects),
+        distractors=tuple(reversed_sprite(sprite) for sprite in scene.distractors),
+        camera=scene.camera[::-1].copy(),
+    )
