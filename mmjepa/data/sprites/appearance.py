@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.90, 0.12, 0.12),
@@ -151,9 +152,9 @@ def coverage(shape: str, x: FloatArray, y: FloatArray, radius: float, outline: f
     return np.clip(0.5 - distance, 0.0, 1.0)
 
 
-def texture_gain(texture: str, y: FloatArray, radius: float) -> FloatArray | None:
-    """Factor on the colour per pixel (mean about 1), or None for a plain sprite."""
+def texture_gain(texture: str, x: FloatArray, radius: float) -> FloatArray | None:
+    """Factor on the colour per pixel (mean about 1), or None for a plain sprite; stripes run across the x axis."""
     if texture == "plain":
         return None
     period = max(4.5, 0.55 * radius)
-    return 1 + 0.75 * np.clip(2 * np.sin(y * np.float32(2 * np.pi / period)), -1, 1)
+    return 1 + 0.75 * np.clip(2 * np.sin(x * np.float32(2 * np.pi / period)), -1, 1)

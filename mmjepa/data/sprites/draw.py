@@ -80,7 +80,7 @@ class _World:
 
 def _draw_world(rng: np.random.Generator, options: SceneOptions, frames: int) -> _World:
     strength = float(rng.choice(options.background_levels))
-    grey = with_luminance(1 + 0.15 * rng.normal(size=3).clip(-2, 2).astype(np.float32), rng.uniform(0.15, 0.55))
+    grey = with_luminance(1 + 0.1 * rng.normal(size=3).clip(-2, 2).astype(np.float32), rng.uniform(0.15, 0.55))
     background = Background(strength, _rgb(grey), str(rng.choice(PATTERNS)), int(rng.integers(2**31)))
     heading, pace = rng.uniform(0, 2 * np.pi), options.camera_drift * np.sqrt(rng.uniform())
     velocity = pace * np.array([np.cos(heading), np.sin(heading)])
@@ -233,7 +233,7 @@ def _sprite(
     outline: float = 0.0,
 ) -> Sprite:
     own = np.array(COLOURS[appearance.colour], dtype=np.float32)
-    brightness = luminance(own) * rng.uniform(0.85, 1.15)
+    brightness = luminance(own) * rng.uniform(0.8, 1.05)
     if options.match_brightness:
         strength = world.background.strength
         brightness = (1 - strength) * brightness + strength * luminance(np.array(world.background.rgb))

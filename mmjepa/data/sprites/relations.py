@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
 
 COMPACT = ("circle", "square", "heart")  # shapes that can hide something
 _INNER = {"circle": 0.92, "square": 0.78, "heart": 0.66}  # radius of the largest disc inside, of the sprite's radius

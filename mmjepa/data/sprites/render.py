@@ -38,7 +38,7 @@ def _paint(frames: FloatArray, sprite: Sprite, shown: NDArray[np.intp]) -> None:
     along, across = cosine * dx + sine * dy, cosine * dy - sine * dx
     alpha = coverage(sprite.appearance.shape, along, across, sprite.radius, sprite.outline)[..., None]
     colour: FloatArray = np.asarray(sprite.rgb, dtype=np.float32)
-    gain = texture_gain(sprite.appearance.texture, across, sprite.radius)
+    gain = texture_gain(sprite.appearance.texture, along, sprite.radius)
     if gain is not None:
         colour = np.minimum(gain[..., None] * colour, 1.0)
     rows = (centre[:, 1:] + offsets)[:, :, None] % size
