@@ -1,0 +1,123 @@
+"""Settings of the training engine: everything that is the same for every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from mmjepa.errors import UserError
+
+RUNTIME_KEYS = ("run", "log.every", "checkpoint.keep_last", "data.workers")
+"""Settings that may change when a run is continued: they alter neither the loss curve nor what is saved in the end."""
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW, its learning-rate schedule (linear warm-up, then half a cosine) and the clipping of gradients."""
+
+    lr: float = 1e-3
+    start_lr: float = 1e-5
+    final_lr: float = 1e-5
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.lr, self.start_lr, self.final_lr) < 0 or self.warmup_steps < 0 or self.max_grad_norm <= 0:
+            raise UserError("optimizer: rates and warmup_steps must not be negative, max_grad_norm must be above 0")
+
+
+@dataclass
+class EmaConfig:
+    """Momentum of the teacher's moving average, moved from ``momentum`` to ``final_momentum`` by half a cosine."""
+
+    momentum: float = 0.996
+    final_momentum: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum <= self.final_momentum <= 1:
+            raise UserError("ema: needs 0 <= momentum <= final_momentum <= 1")
+
+
+@dataclass
+class DeepSpeedConfig:
+    """What is handed to DeepSpeed: the ZeRO stage and its communication buckets (elements)."""
+
+    stage: int = 1
+    overlap_comm: bool = False
+    reduce_bucket_size: int = 500_000_000
+    allgather_bucket_size: int = 500_000_000
+
+    def __post_init__(self) -> None:
+        if self.stage not in (0, 1, 2):
+            raise UserError(f"deepspeed: ZeRO stage {self.stage} is not supported (0, 1 or 2)")
+
+
+@dataclass
+class CheckpointConfig:
+    """A checkpoint ``every`` so many optimiser steps and after the last one; the newest ``keep_last`` stay on disk."""
+
+    every: int = 500
+    keep_last: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep_last < 1:
+            raise UserError("checkpoint: every and keep_last must be at least 1")
+
+
+@dataclass
+class LogConfig:
+    """How often (optimiser steps) a row of metrics is written."""
+
+    every: int = 20
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UserError("log: every must be at least 1")
+
+
+@dataclass
+class HealthConfig:
+    """Collapse health: measured ``every`` so many steps on ``clips`` fixed clips; below a floor the log says so."""
+
+    every: int = 200
+    clips: int = 64
+    rankme_floor: float = 0.05
+    channel_std_floor: float = 0.05
+    between_clip_floor: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.clips < 2:
+            raise UserError("health: every must be at least 1 and clips at least 2")
+
+
+@dataclass
+class TrainingConfig:
+    """The engine's part of ``configs/train.yaml``. ``batch_size`` counts clips per optimiser step over all ranks."""
+
+    run: str = MISSING
+    seed: int = 0
+    steps: int = 1000
+    batch_size: int = 64
+    accumulation: int = 1
+    precision: str = "bf16"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EmaConfig | None = None
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise UserError(f"precision '{self.precision}' is not known (bf16 or fp32)")
+        if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
+            raise UserError("steps, batch_size and accumulation must be at least 1")
+        if self.optimizer.warmup_steps >= self.steps:
+            raise UserError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} leaves nothing of the {self.steps} steps"
+            )

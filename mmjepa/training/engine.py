@@ -1,0 +1,186 @@
+"""The training loop: the same for every task, every number of ranks, and a run that is continued."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mmjepa.config import to_dict
+from mmjepa.errors import UserError
+from mmjepa.training.checkpoint import Checkpoints
+from mmjepa.training.config import TrainingConfig
+from mmjepa.training.flops import measured_peak
+from mmjepa.training.launch import deepspeed_engine, device, processes, seed_everything
+from mmjepa.training.metrics import MetricsLog, Stopwatch, TermBuffer, mean_terms
+from mmjepa.training.run_folder import RunFolder
+from mmjepa.training.schedules import learning_rate
+from mmjepa.training.task import Layout, Task
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Task]) -> None:
+    """Train the task that ``build_task(device)`` makes, from the newest checkpoint of ``config.run`` if there is one.
+
+    Raises UserError if the run folder belongs to another configuration, the batch does not divide, the loss stops
+    being finite, or the data cannot be read.
+    """
+    folder = RunFolder(Path(config.run))
+    folder.check_continues(config)
+    with processes(config.accumulation) as layout:
+        layout.micro_rows(config.batch_size)
+        if layout.rank == 0:
+            folder.open(config, layout.world)
+        dist.barrier()
+        seed_everything(config.seed)  # equal on all ranks: they start from the same parameters
+        task = build_task(device())
+        Trainer(config, task, layout, folder).run()
+
+
+class Trainer:
+    """One run on one rank. Its only state beside the task's is ``step``, the number of finished optimiser steps."""
+
+    def __init__(self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder) -> None:
+        self.config, self.task, self.layout, self.folder = config, task, layout, folder
+        self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint.keep_last)
+        self.engine = deepspeed_engine(task, config, layout)
+        self.step = self.checkpoints.load_latest(self.engine)
+        self.terms = TermBuffer()
+        self.keys: list[list[str]] = []  # of the buffered steps, to name the samples of a step that went wrong
+        self.watch = Stopwatch()
+        self.flops = 0.0
+        self.values: dict[str, float] = {}
+        self.log: MetricsLog | None = None
+
+    def run(self) -> None:
+        """Train to the last step, then export. A finished run is only exported again."""
+        config = self.config
+        if self.layout.rank == 0:
+            logger.info("%s: step %d of %d, %d rank(s)", config.run, self.step, config.steps, self.layout.world)
+            self.log = MetricsLog(self.folder.metrics, self.folder.tensorboard, self.step, config.steps)
+        try:
+            if self.step < config.steps:
+                self._train()
+        finally:
+            if self.log:
+                self.log.close()
+        if self.layout.rank == 0:
+            self.task.export(self.folder.path / "encoder", self.step)
+        dist.barrier()
+
+    def _train(self) -> None:
+        config = self.config
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.peak = measured_peak(dtype, device())
+        batches = self.task.batches(self.step, self.layout)
+        self.watch.restart()
+        while self.step < config.steps:
+            start = time.perf_counter()
+            micro_batches = next(batches)
+            self.watch.wait_from(start)
+            self._optimiser_step(micro_batches)
+            saves = self.step % config.checkpoint.every == 0 or self.step == config.steps
+            measures = self.step % config.health.every == 0
+            if saves or measures or self.step % config.log.every == 0:
+                self._write_row(measures)
+            if saves:
+                self._save()
+
+    def _optimiser_step(self, micro_batches: Sequence[Any]) -> None:
+        """Forward and backward over the micro-batches, one update, then the task's own (EMA)."""
+        engine, config = self.engine, self.config
+        seed_everything(config.seed, self.step, self.layout.rank)
+        rate = learning_rate(config.optimizer, self.step, config.steps)
+        for group in engine.optimizer.param_groups:
+            group["lr"] = rate
+        total: dict[str, Tensor] = {}
+        for batch in micro_batches:
+            terms = engine(batch)
+            engine.backward(terms["loss"])
+            if engine.is_gradient_accumulation_boundary():
+                norm = self._clip()
+            engine.step()
+            for name, term in terms.items():
+                total[name] = total.get(name, 0.0) + term.detach() / len(micro_batches)
+            self.flops += self.task.flops(batch) * self.layout.world
+        # ZeRO measures the norm in its step, and skips the update when it is not finite: then the norm says so here.
+        total["grad_norm"] = _scalar(engine.get_global_grad_norm() if norm is None else norm, total["loss"])
+        self.terms.add(total)
+        self.keys.append([key for batch in micro_batches for key in self.task.batch_keys(batch)])
+        self.values = {"lr": rate, **self.task.after_step(self.step)}
+        self.step += 1
+        self.watch.steps += 1
+        if self.log:
+            self.log.advance()
+
+    def _clip(self) -> Tensor | None:
+        """Stage 0: clip the (already averaged) gradients and return their norm. Otherwise DeepSpeed does it."""
+        if self.config.deepspeed.stage:
+            return None
+        return torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.optimizer.max_grad_norm)
+
+    def _write_row(self, measures: bool) -> None:
+        """Reduce the interval over ranks, stop if it is not finite, write it on rank 0. Called on every rank."""
+        self.watch.pause()
+        bad_here = self.terms.first_bad_here()
+        steps = self.terms.reduce()
+        self._stop_if_not_finite(steps, bad_here)
+        health = self.task.health() if measures else {}
+        totals = self._totals()
+        if self.log:
+            seconds = self.watch.seconds
+            achieved = self.flops / seconds / self.layout.world
+            row = {
+                "step": self.step,
+                **mean_terms(steps),
+                **self.values,
+                "seconds_per_step": seconds / self.watch.steps,
+                "clips_per_s": self.watch.steps * self.config.batch_size / seconds,
+                "data_wait": self.watch.waited / seconds,
+                "flops_per_s": achieved * self.layout.world,
+                "flops_share": achieved / self.peak,
+                **totals,
+                **health,
+            }
+            self.log.write(row)
+        self.keys, self.flops = [], 0.0
+        self.watch.restart()
+
+    def _totals(self) -> dict[str, float]:
+        """The task's counters, summed over ranks."""
+        counters = self.task.counters()
+        summed = torch.tensor(list(counters.values()), dtype=torch.float64, device=device())
+        dist.all_reduce(summed)
+        return dict(zip(counters, summed.tolist(), strict=True))
+
+    def _stop_if_not_finite(self, steps: list[dict[str, float]], bad_here: int | None) -> None:
+        """Every rank sees the same reduced terms, so all stop together, before anything is saved."""
+        bad = [i for i, terms in enumerate(steps) if not torch.isfinite(torch.tensor(list(terms.values()))).all()]
+        if not bad:
+            return
+        first, names = bad[0], sorted(name for name, value in steps[bad[0]].items() if not abs(value) < float("inf"))
+        keys: list[list[str]] = [[] for _ in range(self.layout.world)]
+        dist.all_gather_object(keys, self.keys[first] if bad_here == first else [])
+        step = self.step - len(steps) + first
+        raise UserError(
+            f"{', '.join(names)} not finite at step {step}; the last checkpoint is intact; "
+            f"samples of the step: {', '.join(key for part in keys for key in part)}"
+        )
+
+    def _save(self) -> None:
+        self.watch.pause()
+        if self.log:
+            self.log.flush()
+        self.checkpoints.save(self.engine, self.step, to_dict(self.config))
+        self.watch.resume()
+
+
+def _scalar(value: Tensor | float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float32, device=like.device).detach()

@@ -1,0 +1,38 @@
+"""How much arithmetic a step holds, and how much the device could do."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+PEAK_SIZE = 1024
+PEAK_REPEATS = 5
+BACKWARD = 2.0
+"""A backward pass costs twice its forward pass: one product for the input's gradient, one for the weight's."""
+
+
+def trunk_flops(tokens: int, width: int, depth: int, mlp_ratio: float = 4.0) -> float:
+    """Forward FLOPs of ``depth`` transformer blocks on one sequence of ``tokens``: projections, MLP, attention."""
+    linear = 2.0 * tokens * width * width * (4.0 + 2.0 * mlp_ratio)
+    attention = 4.0 * tokens * tokens * width
+    return depth * (linear + attention)
+
+
+def measured_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a square matrix product in ``dtype`` on ``device``: the best of a few, after a warm-up."""
+    a = torch.randn(PEAK_SIZE, PEAK_SIZE, device=device, dtype=dtype)
+    b = torch.randn(PEAK_SIZE, PEAK_SIZE, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(PEAK_REPEATS + 1):
+        _synchronise(device)
+        start = time.perf_counter()
+        a @ b
+        _synchronise(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * PEAK_SIZE**3 / best
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,111 @@
+"""Processes: the same program runs alone, under ``deepspeed``, under ``torchrun``, on GPUs and on CPU ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from mmjepa.training.config import OptimizerConfig, TrainingConfig
+from mmjepa.training.task import Layout, Task
+
+
+@contextmanager
+def processes(accumulation: int) -> Iterator[Layout]:
+    """Join the other ranks (or be the only one), and leave them again in good order."""
+    environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    if "MASTER_PORT" not in os.environ:
+        environment["MASTER_PORT"] = str(_free_port())
+    if not torch.cuda.is_available():
+        environment["DS_ACCELERATOR"] = "cpu"
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)  # with any of them missing DeepSpeed looks for MPI
+    _quieten()
+    import deepspeed  # reads DS_ACCELERATOR while it is imported
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cpu":
+        # Otherwise DeepSpeed compiles a shared-memory collective at every first start, and fails without a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    else:
+        accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    try:
+        yield Layout(dist.get_rank(), dist.get_world_size(), accumulation)
+    finally:
+        dist.destroy_process_group()
+
+
+def device() -> torch.device:
+    """The device that this rank computes on."""
+    from deepspeed.accelerator import get_accelerator
+
+    return torch.device(get_accelerator().current_device_name())
+
+
+def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
+    """Wrap ``task`` into a DeepSpeed engine with AdamW. Parameters stay fp32 (see :meth:`Task.forward`).
+
+    torch's own AdamW, because DeepSpeed's fused ones are compiled at first use and give the same result.
+    """
+    import deepspeed
+
+    settings = config.deepspeed
+    engine, *_ = deepspeed.initialize(
+        model=task,
+        optimizer=_adamw(task, config.optimizer),
+        dist_init_required=False,
+        config={
+            "train_batch_size": config.batch_size,
+            "train_micro_batch_size_per_gpu": config.batch_size // (layout.world * layout.accumulation),
+            "gradient_accumulation_steps": layout.accumulation,
+            # At stage 0 the engine clips by itself, in the same pass that measures the norm: DeepSpeed would not
+            # report it there.
+            "gradient_clipping": config.optimizer.max_grad_norm if settings.stage else 0.0,
+            "zero_optimization": {
+                "stage": settings.stage,
+                "overlap_comm": settings.overlap_comm,
+                "reduce_bucket_size": settings.reduce_bucket_size,
+                "allgather_bucket_size": settings.allgather_bucket_size,
+            },
+        },
+    )
+    return engine
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed every global generator from a tuple of integers, e.g. (seed, step, rank)."""
+    value = int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def _adamw(task: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    assert isinstance(task, Task)
+    groups = task.parameter_groups(config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+
+
+def _quieten() -> None:
+    """Keep DeepSpeed's set-up chatter out of the log; its errors still come through."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed|deepspeed")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

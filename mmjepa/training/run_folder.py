@@ -1,0 +1,97 @@
+"""The folder of a run: what was asked for, by which code, and whether it may be continued.
+
+config.yaml  meta.json  metrics.jsonl  tensorboard/  checkpoints/  encoder/ (or what the task exports)
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmjepa.config import config_hash, save_yaml, to_dict
+from mmjepa.errors import UserError
+from mmjepa.training.checkpoint import complete_checkpoints, read_state
+from mmjepa.training.config import RUNTIME_KEYS, TrainingConfig
+
+PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "numpy", "mmjepa")
+SHOWN_DIFFERENCES = 5
+
+
+class RunFolder:
+    """Paths of a run, and the check that a continued run is the same run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+
+    def check_continues(self, config: TrainingConfig) -> None:
+        """Raise UserError, naming the keys, if the folder holds a checkpoint of another configuration."""
+        found = complete_checkpoints(self.checkpoints)
+        if not found:
+            return
+        saved, asked = dict(_flat(read_state(found[-1])["config"])), dict(_flat(to_dict(config)))
+        differing = [
+            f"{key}={saved.get(key)} there, {asked.get(key)} here"
+            for key in sorted(saved.keys() | asked.keys())
+            if key not in RUNTIME_KEYS and saved.get(key) != asked.get(key)
+        ]
+        if differing:
+            shown = "; ".join(differing[:SHOWN_DIFFERENCES]) + ("; ..." if len(differing) > SHOWN_DIFFERENCES else "")
+            raise UserError(f"{self.path} holds a run of another configuration ({shown}); give another run=...")
+
+    def open(self, config: TrainingConfig, world: int) -> None:
+        """Create the folder and write the resolved configuration and the provenance (rank 0)."""
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            save_yaml(config, self.path / "config.yaml")
+            (self.path / "meta.json").write_text(json.dumps(provenance(config, world), indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write into run={self.path}: {error.strerror}") from error
+
+
+def provenance(config: TrainingConfig, world: int) -> dict[str, Any]:
+    """Everything needed to say which code produced a run."""
+    return {
+        "command": sys.argv,
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "config_hash": config_hash(config),
+        "seed": config.seed,
+        "world": world,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the source tree; None where there is no git or no repository."""
+    try:
+        result = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
