@@ -1,0 +1,68 @@
+"""The headline: what the rows say about each trained encoder against the untrained one, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmjepa.evaluation.report.retention import clean_estimate
+from mmjepa.evaluation.report.rows import Estimate, Results, distinct, join_seeds, where
+from mmjepa.evaluation.report.style import percent, title_of
+
+HEADLINE_PROBE = "attentive"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and whether it is what a working recipe would show (None: cannot be said)."""
+
+    sentence: str
+    good: bool | None
+
+
+def headline(results: Results) -> list[Finding]:
+    """Does each trained encoder beat the random initialisation: on text-to-video R@1, then on the probes."""
+    if not results.trained():
+        return [Finding("There is no trained encoder among the results: only controls were evaluated.", None)]
+    return [one for name in results.trained() for one in (_retrieval_finding(results, name), _probe_finding(results, name)) if one]
+
+
+def verdict(name: str, trained: Estimate | None, control: Estimate | None, what: str, control_name: str = "random init") -> Finding:
+    """Compare two intervals: apart above, apart below, or overlapping. Missing numbers are said to be missing."""
+    if trained is None or control is None:
+        lacking = name if trained is None else control_name
+        return Finding(f"{name} against {control_name} on {what}: cannot be said, {lacking} was not measured.", None)
+    numbers = f"{percent(trained)} against {percent(control)} %"
+    if trained.beats(control):
+        return Finding(f"{name} beats {control_name} on {what}: {numbers}.", True)
+    if control.beats(trained):
+        return Finding(f"{name} does not beat {control_name} on {what}, it is below: {numbers}.", False)
+    side = "above" if trained.value > control.value else "not above"
+    return Finding(f"{name} does not beat {control_name} on {what} by more than the intervals ({side}, but they overlap): {numbers}.", False)
+
+
+def chance(results: Results, direction: str = "text_to_video") -> Estimate | None:
+    """R@1 of a constant embedding with one true video per query: 1 / gallery; None without retrieval rows."""
+    galleries = distinct(where(results.retrieval, direction=direction, rate=0.0), "gallery")
+    if len(galleries) != 1:
+        return None
+    return Estimate(1 / galleries[0], 1 / galleries[0], 1 / galleries[0], 0)
+
+
+def _retrieval_finding(results: Results, encoder: str) -> Finding:
+    trained = clean_estimate(results, encoder, "text_to_video", "R@1")
+    control = clean_estimate(results, "random_init", "text_to_video", "R@1")
+    return verdict(title_of(encoder), trained, control, "text-to-video R@1")
+
+
+def _probe_finding(results: Results, encoder: str) -> Finding | None:
+    """How many of the tasks' probes are above random init by more than the intervals."""
+    rows = where(results.probes, probe=HEADLINE_PROBE, control="none")
+    tasks = distinct(rows, "task")
+    pairs = {t: (join_seeds(where(rows, task=t, encoder=encoder)), join_seeds(where(rows, task=t, encoder="random_init"))) for t in tasks}
+    known = {task: (ours, control) for task, (ours, control) in pairs.items() if ours and control}
+    if not known:
+        return None
+    won = [task for task, (ours, control) in known.items() if ours.beats(control)]
+    names = f" ({', '.join(won)})" if won else ""
+    sentence = f"{title_of(encoder)} is above random init by more than the intervals on {len(won)} of {len(known)} {HEADLINE_PROBE} probes{names}."
+    return Finding(sentence, len(won) > len(known) / 2)

@@ -1,0 +1,183 @@
+"""Charts of the report: one small chart per condition or term, drawn once and saved as inline SVG and as PNG.
+
+The SVG carries its colours as CSS variables, so that one drawing serves light and dark pages.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmjepa.evaluation.report.rows import Estimate
+from mmjepa.evaluation.report.style import GRID, INK, LINE_STYLES, title_of
+
+RC = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mmjepa",
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+}
+CHART_INCHES = (3.7, 2.7)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One encoder's line: x positions and an estimate at each (value, low, high in the units of the y axis)."""
+
+    encoder: str
+    x: Sequence[float]
+    y: Sequence[Estimate]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled chart and the function that draws it on given axes."""
+
+    title: str
+    caption: str
+    draw: Callable[[Axes], None]
+
+
+Palette = Mapping[str, tuple[str, str]]
+
+
+def line_chart(
+    title: str,
+    caption: str,
+    lines: Sequence[Line],
+    palette: Palette,
+    x_label: str,
+    y_label: str,
+    floor: float | None = 0.0,
+) -> Chart:
+    """Lines with interval bands, each named at its right end."""
+
+    def draw(axes: Axes) -> None:
+        for line in lines:
+            colour = palette[line.encoder][0]
+            axes.plot(line.x, [one.value for one in line.y], color=colour, linestyle=LINE_STYLES.get(line.encoder, "-"))
+            axes.fill_between(
+                line.x, [one.low for one in line.y], [one.high for one in line.y], color=colour, alpha=0.15, linewidth=0
+            )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if floor is not None:
+            axes.set_ylim(bottom=floor)
+        _name_ends(axes, lines, palette)
+
+    return Chart(title, caption, draw)
+
+
+def forest_chart(
+    title: str, caption: str, estimates: Mapping[str, Estimate], palette: Palette, x_label: str, chance: float | None
+) -> Chart:
+    """One row per encoder: a point and its interval; ``chance`` is a vertical line."""
+
+    def draw(axes: Axes) -> None:
+        names = list(estimates)
+        for row, name in enumerate(names):
+            one = estimates[name]
+            axes.plot([one.low, one.high], [row, row], color=palette[name][0])
+            axes.plot([one.value], [row], "o", color=palette[name][0], markersize=5)
+        axes.set_yticks(range(len(names)), [title_of(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        if chance is not None:
+            axes.axvline(chance, color=INK, linewidth=0.8, linestyle=":")
+            axes.text(chance, -0.5, " majority class", fontsize=8, va="bottom", ha="left")
+        axes.set_xlim(left=0)
+        axes.set_xlabel(x_label)
+
+    return Chart(title, caption, draw)
+
+
+def inline_svg(chart: Chart, palette: Palette) -> str:
+    """The chart as an SVG element for a page; colours are the CSS variables of :func:`theme_css`."""
+    with plt.rc_context(RC):
+        figure = plt.figure(figsize=CHART_INCHES, layout="constrained")
+        chart.draw(figure.add_subplot())
+        text = _svg_text(figure)
+    variables = {INK: "var(--ink)", GRID: "var(--line)"}
+    variables |= {light: f"var(--series-{name})" for name, (light, _) in palette.items()}
+    for colour, variable in variables.items():
+        text = text.replace(colour, variable)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(chart.title, quote=True)}" ', 1)
+
+
+def theme_css(palette: Palette) -> str:
+    """CSS that gives every encoder's colour variable its light and its dark value."""
+    light = " ".join(f"--series-{name}:{pair[0]};" for name, pair in palette.items())
+    dark = " ".join(f"--series-{name}:{pair[1]};" for name, pair in palette.items())
+    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
+
+
+def save_png(charts: Sequence[Chart], path: Path, columns: int = 3) -> None:
+    """All charts as one picture, ``columns`` side by side, for slides and README files."""
+    columns = min(columns, len(charts))
+    rows = -(-len(charts) // columns)
+    with plt.rc_context(RC):
+        figure = plt.figure(figsize=(CHART_INCHES[0] * columns, CHART_INCHES[1] * rows), layout="constrained")
+        for index, chart in enumerate(charts):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            chart.draw(axes)
+            axes.set_title(chart.title, fontsize=10, loc="left")
+        figure.savefig(path, dpi=130, facecolor="white")
+        plt.close(figure)
+
+
+def _name_ends(axes: Axes, lines: Sequence[Line], palette: Palette) -> None:
+    """Write each line's name at its last point, moved apart so that no two names overlap."""
+    bottom, top = axes.get_ylim()
+    gap = (top - bottom) * 0.085
+    ends = sorted(lines, key=lambda line: line.y[-1].value)
+    heights: list[float] = []
+    for line in ends:
+        heights.append(max(line.y[-1].value, heights[-1] + gap) if heights else line.y[-1].value)
+    for line, height in zip(ends, heights, strict=True):
+        axes.annotate(
+            title_of(line.encoder),
+            (line.x[-1], height),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=palette[line.encoder][0],
+            fontsize=8,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _svg_text(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
+    plt.close(figure)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", _without_metadata(text), count=1)
+
+
+def _without_metadata(text: str) -> str:
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -1,0 +1,99 @@
+"""Retrieval as frames are lost: curves over the dropout rate, and the scores that sum them up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmjepa.evaluation.report.rows import Estimate, Results, RetrievalRow, distinct, join_seeds, where
+from mmjepa.evaluation.robustness import (
+    absolute_robustness,
+    half_rate,
+    mean_performance_under_corruption,
+    relative_robustness,
+    retention_area,
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one encoder against the share of frames lost, under one pattern and fill. The first rate is 0."""
+
+    encoder: str
+    pattern: str
+    fill: str
+    rates: list[float]
+    estimates: list[Estimate]
+
+    @property
+    def clean(self) -> Estimate:
+        """The estimate with every frame received."""
+        return self.estimates[0]
+
+    def retained(self) -> list[Estimate]:
+        """Each estimate divided by the clean value. The clean value counts as exact: the intervals are those of the
+        numerator, so they err on the wide side where hits with and without loss go together."""
+        scale = self.clean.value
+        return [Estimate(one.value / scale, one.low / scale, one.high / scale, one.seeds) for one in self.estimates]
+
+
+@dataclass(frozen=True)
+class RobustnessScores:
+    """Scores of a curve of shares; NaN where undefined (clean 0) or, for ``half_rate``, never reached.
+
+    ``absolute`` and ``relative`` are Schiappa et al. 2022 (arXiv 2207.02159) of the mean over all rates above 0.
+    """
+
+    absolute: float
+    relative: float
+    area: float
+    half_rate: float
+
+
+def clean_estimate(results: Results, encoder: str, direction: str, metric: str) -> Estimate | None:
+    """The metric with no frame lost, whatever pattern and fill its rows name."""
+    return join_seeds(where(results.retrieval, encoder=encoder, direction=direction, metric=metric, rate=0.0))
+
+
+def lossy_conditions(results: Results) -> list[tuple[str, str]]:
+    """(pattern, fill) pairs under which any frame was lost, patterns together, in order of first appearance."""
+    lossy = [row for row in results.retrieval if row.rate > 0]
+    fills = distinct(lossy, "fill")
+    measured = {(row.pattern, row.fill) for row in lossy}
+    return [(p, f) for p in distinct(lossy, "pattern") for f in fills if (p, f) in measured]
+
+
+def retention_curve(
+    results: Results, encoder: str, pattern: str, fill: str, direction: str = "text_to_video", metric: str = "R@1"
+) -> Curve | None:
+    """The curve of one encoder under one condition; None where it was not measured with loss or not without."""
+    rows = where(results.retrieval, encoder=encoder, direction=direction, metric=metric)
+    lossy = [row for row in where(rows, pattern=pattern, fill=fill) if row.rate > 0]
+    if not lossy:
+        return None
+    points: dict[float, list[RetrievalRow]] = {0.0: where(rows, rate=0.0)}
+    for row in sorted(lossy, key=lambda one: one.rate):
+        points.setdefault(row.rate, []).append(row)
+    estimates = [join_seeds(group) for group in points.values()]
+    if estimates[0] is None:
+        return None
+    return Curve(encoder, pattern, fill, list(points), [one for one in estimates if one is not None])
+
+
+def robustness(curve: Curve) -> RobustnessScores:
+    """Absolute and relative robustness, area under the retention curve, and the rate at which the metric halves."""
+    values = np.array([one.value for one in curve.estimates])
+    lossy = mean_performance_under_corruption(values[1:].tolist())
+    return RobustnessScores(
+        absolute_robustness(curve.clean.value, lossy),
+        relative_robustness(curve.clean.value, lossy),
+        float(retention_area(curve.rates, values)),
+        half_rate(curve.rates, values),
+    )
+
+
+def share_text(value: float) -> str:
+    """``0.87``, or ``undefined`` for NaN."""
+    return "undefined" if math.isnan(value) else f"{value:.2f}"

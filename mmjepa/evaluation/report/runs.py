@@ -1,0 +1,96 @@
+"""Training runs: their metric rows as curves, and what is needed to run them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjepa.errors import UserError
+from mmjepa.evaluation.report.plots import Chart, Line, Palette, line_chart
+from mmjepa.evaluation.report.rows import Estimate
+
+CURVE_POINTS = 200
+"""Longer curves are averaged down to this many points."""
+
+UNITS = {
+    "loss": "weighted sum of the terms",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm before clipping",
+    "rankme": "RankMe: effective rank of the features",
+    "channel_std": "standard deviation per channel",
+    "between_clip": "share of the variance between clips",
+    "clips_per_s": "clips/s",
+    "data_wait": "share of time waiting for data",
+    "flops_share": "share of peak FLOP/s",
+    "seconds_per_step": "s per step",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: folder name, the encoder it trains, its metric rows, provenance and configuration (YAML)."""
+
+    name: str
+    encoder: str
+    rows: list[dict[str, Any]]
+    meta: dict[str, Any]
+    config: str
+
+
+def load_runs(folder: Path) -> list[Run]:
+    """Every run (a folder with metrics.jsonl) below ``folder``, laid out as <encoder>/<run>, by name."""
+    runs = []
+    for metrics in sorted(folder.rglob("metrics.jsonl")):
+        path = metrics.parent
+        name = path.relative_to(folder).as_posix()
+        runs.append(Run(name, name.split("/")[0], _metric_rows(metrics), _meta(path), _config(path)))
+    return runs
+
+
+def training_charts(runs: Sequence[Run], palette: Palette) -> list[Chart]:
+    """One chart per logged quantity, one line per run; loss first, then terms by name, health, speed."""
+    keys = dict.fromkeys(key for run in runs for row in run.rows for key, value in row.items() if _is_number(value))
+    return [_chart(key, runs, palette) for key in keys if key not in ("step", "clips")]
+
+
+def _chart(key: str, runs: Sequence[Run], palette: Palette) -> Chart:
+    lines = []
+    for run in runs:
+        points = [(row["step"], row[key]) for row in run.rows if _is_number(row.get(key))]
+        if points:
+            steps, values = _thinned(np.array(points, dtype=float))
+            lines.append(Line(run.encoder, steps, [Estimate(value, value, value, 1) for value in values]))
+    return line_chart(key, UNITS.get(key, "unweighted term"), lines, palette, "optimiser step", key, floor=None)
+
+
+def _thinned(points: np.ndarray) -> tuple[list[float], list[float]]:
+    """Points (N, 2) averaged within equal runs of neighbours, so that at most CURVE_POINTS remain."""
+    groups = np.array_split(points, min(len(points), CURVE_POINTS))
+    means = np.array([group.mean(axis=0) for group in groups])
+    return means[:, 0].tolist(), means[:, 1].tolist()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _metric_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    file = path / "meta.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _config(path: Path) -> str:
+    file = path / "config.yaml"
+    return file.read_text() if file.is_file() else ""

@@ -1,0 +1,198 @@
+"""Sections of the report: each turns rows into tables, charts and one or two sentences."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mmjepa.evaluation.report.findings import chance
+from mmjepa.evaluation.report.plots import Chart, Line, Palette, forest_chart, inline_svg, line_chart
+from mmjepa.evaluation.report.retention import (
+    Curve,
+    clean_estimate,
+    lossy_conditions,
+    retention_curve,
+    robustness,
+    share_text,
+)
+from mmjepa.evaluation.report.rows import Estimate, ProbeRow, Results, distinct, join_seeds, where
+from mmjepa.evaluation.report.style import FILL_MEANINGS, percent, plain, title_of
+from mmjepa.evaluation.report.tables import Cell, Column, Table, encoder_table, to_html
+
+DIRECTIONS = ("text_to_video", "video_to_text")
+CLEAN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MnR")
+LOSS_LABEL = "frames lost (%)"
+
+
+@dataclass
+class Section:
+    """A part of the page. ``charts`` and ``tables`` are also written beside the page, as PNG and CSV."""
+
+    anchor: str
+    title: str
+    body: str
+    tables: list[Table] = field(default_factory=list)
+    charts: dict[str, list[Chart]] = field(default_factory=dict)
+
+
+def retrieval_section(results: Results) -> Section:
+    """Clean retrieval in both directions."""
+    tables = [_clean_table(results, direction) for direction in DIRECTIONS]
+    tables = [table for table in tables if table.rows]
+    if not tables:
+        return Section("retrieval", "Retrieval, every frame received", _missing("No retrieval was measured."))
+    notes = "R@K and intervals in percent. Bold: the interval lies apart from every other in its column."
+    return Section("retrieval", "Retrieval, every frame received", f'<p class="soft">{notes}</p>' + "".join(map(to_html, tables)), tables)
+
+
+def retention_section(results: Results, palette: Palette) -> Section:
+    """R@1 over the dropout rate, absolute and relative to the clean value, one chart per pattern and fill."""
+    title = "Retrieval as frames are lost"
+    conditions = lossy_conditions(results)
+    if not conditions:
+        return Section("retention", title, _missing("Retrieval with lost frames was not measured."))
+    absolute, relative = [], []
+    for pattern, fill in conditions:
+        curves = _curves(results, pattern, fill)
+        name, meaning = f"{pattern} loss, {fill}", FILL_MEANINGS[fill]
+        absolute.append(_curve_chart(name, meaning, curves, palette, relative=False))
+        relative.append(_curve_chart(name, meaning, [c for c in curves if c.clean.value > 0], palette, relative=True))
+    body = (
+        "<h3>Text-to-video R@1</h3>" + chart_grid(absolute, palette)
+        + "<h3>Share of the clean R@1 that is kept</h3>"
+        + '<p class="soft">Read together with the chart above: an encoder that never worked has nothing to lose.</p>'
+        + chart_grid(relative, palette)
+    )
+    return Section("retention", title, body, charts={"retention": absolute, "retention_relative": relative})
+
+
+def robustness_section(results: Results) -> Section:
+    """Scores that sum up each curve."""
+    columns = [
+        Column("pattern"), Column("fill"), Column("clean R@1"), Column("absolute"), Column("relative"),
+        Column("area"), Column("half rate"),
+    ]
+    caption = "Text-to-video R@1 over all measured rates. Single numbers without intervals: compare the curves first."
+    table = Table("robustness", caption, columns)
+    for pattern, fill in lossy_conditions(results):
+        for curve in _curves(results, pattern, fill):
+            scores = robustness(curve)
+            half = f"> {100 * curve.rates[-1]:.0f} %" if math.isnan(scores.half_rate) else f"{100 * scores.half_rate:.0f} %"
+            cells: list[Cell] = [pattern, fill, curve.clean, share_text(scores.absolute), share_text(scores.relative)]
+            table.add(title_of(curve.encoder), [*cells, share_text(scores.area), half], curve.encoder)
+    if not table.rows:
+        return Section("robustness", "Robustness in numbers", _missing("There are no curves to sum up."))
+    return Section("robustness", "Robustness in numbers", f"<details><summary>{len(table.rows)} rows</summary>{to_html(table)}</details>", [table])
+
+
+def probe_section(results: Results, palette: Palette) -> Section:
+    """Frozen probes: a chart per task for the attentive probe, and a table per probe and task with the control rows."""
+    if not results.probes:
+        return Section("probes", "Frozen probes", _missing("No probe was run."))
+    charts = [_probe_chart(results, task, palette) for task in distinct(results.probes, "task")]
+    charts = [chart for chart in charts if chart is not None]
+    tables = [_probe_table(results, probe) for probe in distinct(results.probes, "probe") if probe != "majority"]
+    body = chart_grid(charts, palette) + "".join(map(to_html, tables))
+    return Section("probes", "Frozen probes", body, tables, {"probes": charts} if charts else {})
+
+
+def at_a_glance(results: Results) -> Table:
+    """One row per encoder: clean R@1 both ways, R@1 at the middle rate of the first condition, and the probes."""
+    columns = [Column("R@1 text→video"), Column("R@1 video→text")]
+    conditions = lossy_conditions(results)
+    rates = sorted({row.rate for row in results.retrieval if row.rate > 0})
+    middle = min(rates, key=lambda rate: abs(rate - 0.5)) if rates else None
+    if conditions and middle is not None:
+        columns.append(Column(f"… {100 * middle:.0f} % lost ({conditions[0][0]}, {conditions[0][1]})"))
+    probe_rows = where(results.probes, probe="attentive", control="none") + where(results.probes, probe="majority")
+    tasks = distinct(probe_rows, "task")
+    columns += [Column(f"{task} probe") for task in tasks]
+    cells: dict[str, list[Cell]] = {}
+    for encoder in results.encoders():
+        row: list[Cell] = [clean_estimate(results, encoder, direction, "R@1") for direction in DIRECTIONS]
+        if conditions and middle is not None:
+            curve = retention_curve(results, encoder, *conditions[0])
+            row.append(dict(zip(curve.rates, curve.estimates, strict=True)).get(middle) if curve else None)
+        row += [join_seeds(where(probe_rows, encoder=encoder, task=task)) for task in tasks]
+        cells[encoder] = row
+    gallery = chance(results)
+    note = f" Chance R@1: {100 * gallery.value:.1f}." if gallery else ""
+    caption = f"Percent with 95 % intervals; probes: attentive, top-1.{note}"
+    return encoder_table("summary", caption, columns, cells)
+
+
+def chart_grid(charts: Sequence[Chart], palette: Palette) -> str:
+    """Charts side by side as far as the page is wide."""
+    figures = [
+        f"<figure><strong>{html.escape(chart.title)}</strong>{inline_svg(chart, palette)}"
+        f"<figcaption>{html.escape(chart.caption)}</figcaption></figure>"
+        for chart in charts
+    ]
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def _missing(sentence: str) -> str:
+    return f'<p class="missing">{html.escape(sentence)}</p>'
+
+
+def _clean_table(results: Results, direction: str) -> Table:
+    columns = [
+        Column(metric, percent if metric.startswith("R@") else plain, higher_is_better=metric.startswith("R@"))
+        for metric in CLEAN_METRICS
+    ]
+    cells = {name: [clean_estimate(results, name, direction, metric) for metric in CLEAN_METRICS] for name in results.encoders()}
+    rows = where(results.retrieval, direction=direction, rate=0.0)
+    size = f", {rows[0].queries} queries, {rows[0].gallery} candidates" if rows else ""
+    return encoder_table(f"retrieval_{direction}", f"{title_of(direction)}{size}", columns, cells)
+
+
+def _curves(results: Results, pattern: str, fill: str) -> list[Curve]:
+    curves = (retention_curve(results, encoder, pattern, fill) for encoder in results.encoders())
+    return [curve for curve in curves if curve is not None]
+
+
+def _curve_chart(name: str, meaning: str, curves: Sequence[Curve], palette: Palette, relative: bool) -> Chart:
+    lines = []
+    for curve in curves:
+        estimates = curve.retained() if relative else curve.estimates
+        lines.append(Line(curve.encoder, [100 * rate for rate in curve.rates], [_in_percent(one) for one in estimates]))
+    label = "R@1 / clean R@1 (%)" if relative else "R@1 (%)"
+    return line_chart(name, meaning, lines, palette, LOSS_LABEL, label)
+
+
+def _in_percent(one: Estimate) -> Estimate:
+    return Estimate(100 * one.value, 100 * one.low, 100 * one.high, one.seeds)
+
+
+def _probe_chart(results: Results, task: str, palette: Palette) -> Chart | None:
+    rows = where(results.probes, task=task, probe="attentive", control="none")
+    estimates = {name: join_seeds(where(rows, encoder=name)) for name in results.encoders()}
+    present = {name: _in_percent(one) for name, one in estimates.items() if one is not None}
+    if not present:
+        return None
+    majority = join_seeds(where(results.probes, task=task, probe="majority"))
+    caption = f"attentive probe, {rows[0].classes} classes, {rows[0].test} test clips"
+    return forest_chart(task, caption, present, palette, "top-1 accuracy (%)", None if majority is None else 100 * majority.value)
+
+
+def _probe_table(results: Results, probe: str) -> Table:
+    """Rows: encoders, then their controls (single frame, shuffled frames), then the majority class. Columns: tasks."""
+    rows = where(results.probes, probe=probe)
+    tasks = distinct(results.probes, "task")
+    table = Table(f"probe_{probe}", f"{title_of(probe)} probe, top-1 in percent", [Column(task) for task in tasks])
+    for control in sorted(distinct(rows, "control"), key=lambda name: (name != "none", name)):
+        for encoder in results.encoders():
+            cells = _task_cells(where(rows, control=control, encoder=encoder), tasks)
+            if any(cell is not None for cell in cells):
+                label = title_of(encoder) if control == "none" else f"{title_of(encoder)}, {title_of(control)}"
+                table.add(label, cells, encoder if control == "none" else "random_init")
+    majority = _task_cells(where(results.probes, probe="majority"), tasks)
+    if any(cell is not None for cell in majority):
+        table.add(title_of("majority"), majority, "majority")
+    return table
+
+
+def _task_cells(rows: Sequence[ProbeRow], tasks: Sequence[str]) -> list[Cell]:
+    return [join_seeds(where(rows, task=task)) for task in tasks]
