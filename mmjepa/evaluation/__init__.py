@@ -1,0 +1,1 @@
+"""Measuring: frame dropout, retrieval metrics, robustness, statistics, and probes on frozen features."""
