@@ -1,0 +1,1 @@
+"""Samples, shards, decoding, clips, order and streams; the embedded benchmark."""

@@ -1,0 +1,78 @@
+"""Configuration of the training data: which sources, which frames, which augmentation, how many workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmjepa.errors import UserError
+
+
+@dataclass
+class SourceConfig:
+    """One source of a mixture: a split (folder of shards with a manifest) and its weight, in any unit."""
+
+    path: str
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise UserError(
+                f"data source {self.path}: weight must be positive, not {self.weight}; leave the source out instead"
+            )
+
+
+@dataclass
+class AugmentationConfig:
+    """Random resized crop and flip; see :class:`mmjepa.data.augmentation.TrainTransform`."""
+
+    area: list[float]
+    aspect: list[float]
+    flip: float
+
+    def __post_init__(self) -> None:
+        if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
+            raise UserError(f"data.augmentation.area must be [low, high] with 0 < low <= high <= 1, not {self.area}")
+        if len(self.aspect) != 2 or not 0 < self.aspect[0] <= self.aspect[1]:
+            raise UserError(f"data.augmentation.aspect must be [low, high] with 0 < low <= high, not {self.aspect}")
+        if not 0 <= self.flip <= 1:
+            raise UserError(f"data.augmentation.flip must be a probability, not {self.flip}")
+
+
+@dataclass
+class DataConfig:
+    """Training data. ``sources`` by name; their paths are relative to ``root`` unless absolute."""
+
+    root: str
+    sources: dict[str, SourceConfig]
+    frames: int
+    """Frames of a clip; a still image is one frame whatever this says."""
+    stride: int
+    """A clip takes every ``stride``-th frame of the video."""
+    clips_per_decode: int
+    """Clips cut from each opened video; they follow one another in a batch and count as that many rows of it."""
+    resolution: int
+    mean: list[float]
+    std: list[float]
+    augmentation: AugmentationConfig
+    workers: int
+    """Processes that decode, per rank; 0 decodes in the training process."""
+    prefetch: int
+    """Batches that each worker keeps ready."""
+    max_failures_in_row: int
+    """A row of a batch whose sample is unusable takes another sample of the same source, this often at most."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise UserError("data.sources is empty: name at least one split")
+        for name in ("frames", "stride", "clips_per_decode", "resolution", "prefetch", "max_failures_in_row"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise UserError(f"data.workers must not be negative, not {self.workers}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError("data.mean and data.std need three numbers each, std positive")
+
+    def source_path(self, name: str) -> Path:
+        """The folder of source ``name``."""
+        return Path(self.root) / self.sources[name].path

@@ -1,0 +1,101 @@
+"""Clips for evaluation: every sample once, in file order, without randomness."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from mmjepa.data.augmentation import EvaluationTransform
+from mmjepa.data.clips import spread_evenly
+from mmjepa.data.loading import cut_clips, ordered_loader
+from mmjepa.data.quarantine import Quarantine
+from mmjepa.data.samples import Clip, ClipBatch, Failure, UnusableSample
+from mmjepa.data.shards import ShardedSplit
+from mmjepa.errors import UserError
+
+PREFETCH = 2
+"""Batches that each worker keeps ready."""
+
+
+class EvaluationSet:
+    """The clips of one or more splits of one kind, once, in file order, frames spread evenly over each video.
+
+    Samples that cannot be used are left out, listed and counted by ``quarantine``. ``limit`` takes a fixed random
+    subset of that many samples. Raises UserError if a split cannot be opened, if kinds differ, or if nothing decodes.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        frames: int,
+        resolution: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch: int,
+        workers: int,
+        limit: int | None = None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        self._splits = [ShardedSplit(Path(path)) for path in paths]
+        kinds = {split.kind for split in self._splits}
+        if len(kinds) != 1:
+            raise UserError(f"evaluation needs splits of one kind, not {' and '.join(sorted(kinds)) or 'none'}")
+        self.kind = kinds.pop()
+        self.quarantine = quarantine or Quarantine()
+        for split in self._splits:
+            self.quarantine.record(split.damage)
+        self._rows = np.array([(s, i) for s, split in enumerate(self._splits) for i in range(len(split))])
+        if limit is not None and limit < len(self._rows):
+            subset = np.random.default_rng(0).choice(len(self._rows), limit, replace=False)
+            self._rows = self._rows[np.sort(subset)]
+        self._dataset = _EvaluationBatches(
+            self._splits, 1 if self.kind == "image" else frames, EvaluationTransform(resolution, mean, std)
+        )
+        self._batch, self._workers = batch, workers
+
+    def __len__(self) -> int:
+        """Samples, those included that will turn out unusable."""
+        return len(self._rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the data (hex): the manifests' fingerprints and the samples taken, not how they are decoded."""
+        digest = hashlib.sha256(self._rows.tobytes())
+        for split in self._splits:
+            digest.update(split.manifest.fingerprint.encode())
+        return digest.hexdigest()
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        groups = [self._rows[start : start + self._batch] for start in range(0, len(self._rows), self._batch)]
+        clips = 0
+        for batch, failures in ordered_loader(self._dataset, groups, self._workers, PREFETCH):
+            self.quarantine.record(failures)
+            if batch is not None:
+                clips += len(batch)
+                yield batch
+        if clips == 0:
+            names = ", ".join(str(split.path) for split in self._splits)
+            raise UserError(f"none of the {len(self)} samples of {names} could be decoded")
+
+
+class _EvaluationBatches(Dataset):
+    """(split, sample) pairs of a batch -> the batch (None if all its samples fail), and failures. Runs in workers."""
+
+    def __init__(self, splits: Sequence[ShardedSplit], frames: int, transform: EvaluationTransform) -> None:
+        self._splits, self._frames, self._transform = splits, frames, transform
+
+    def __getitem__(self, rows: np.ndarray) -> tuple[ClipBatch | None, tuple[Failure, ...]]:
+        clips: list[Clip] = []
+        failures: list[Failure] = []
+        for split, sample in ((self._splits[row[0]], int(row[1])) for row in rows):
+            try:
+                clips += cut_clips(split, sample, [partial(spread_evenly, frames=self._frames)], [self._transform])
+            except UnusableSample as error:
+                failures.append(split.failure(sample, str(error)))
+        return (ClipBatch.collate(clips, failures) if clips else None), tuple(failures)

@@ -1,0 +1,63 @@
+"""From a stored sample to clips, and worker processes that do so ahead of time, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmjepa.data.clips import hold_last
+from mmjepa.data.decoding import decode
+from mmjepa.data.samples import Clip
+from mmjepa.data.shards import ShardedSplit
+
+T = TypeVar("T")
+
+
+def ordered_loader(batches: Dataset, requests: Iterable[Any], workers: int, prefetch: int) -> DataLoader:
+    """Yields ``batches[request]`` for each request, in order, whatever the number of workers (0: in this process)."""
+    return DataLoader(
+        batches,
+        batch_size=None,  # a request is a whole batch
+        sampler=requests,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
+        # Its own generator: the loader would otherwise advance torch's global one each time it starts.
+        generator=torch.Generator(),
+    )
+
+
+def _as_is(batch: T) -> T:
+    return batch
+
+
+def cut_clips(
+    split: ShardedSplit,
+    sample: int,
+    choose: Sequence[Callable[[int], np.ndarray]],
+    transform: Sequence[Callable[[Tensor], Tensor]],
+) -> list[Clip]:
+    """Open one sample once and cut one clip per pair of ``choose`` and ``transform``.
+
+    choose: frame count of the video -> indices (T,), which may point beyond its end: there the last frame is held and
+    masked. transform: frames (T, H, W, 3) uint8 -> pixels (3, T, H', W') float32. Raises UnusableSample.
+    """
+    stored = split.read(sample)
+    masks: list[np.ndarray] = []
+
+    def indices_within(count: int) -> np.ndarray:
+        wanted, mask = hold_last(np.stack([chosen(count) for chosen in choose]), count)
+        masks.extend(mask)
+        return wanted
+
+    decoded = decode(stored, indices_within)
+    return [
+        Clip(apply(pixels), timestamps, torch.from_numpy(mask), stored.key, stored.meta)
+        for apply, pixels, timestamps, mask in zip(transform, decoded.pixels, decoded.timestamps, masks, strict=True)
+    ]

@@ -1,0 +1,97 @@
+"""What flows through the data path: samples as stored, clips as decoded, batches of clips, and failures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VIDEO_SUFFIXES = frozenset({"mp4", "webm", "mkv", "avi", "mov"})
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png"})
+
+
+class UnusableSample(Exception):
+    """One sample cannot be read or decoded. The message is the reason; the sample is skipped, the run goes on."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One entry of a shard: the undecoded ``media`` file, its ``suffix`` without dot, and ``meta``, its parsed JSON."""
+
+    key: str
+    media: bytes
+    suffix: str
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Data that was skipped: one sample of a shard, or (``key`` None) the shard itself, and why."""
+
+    shard: str
+    key: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One decoded, augmented clip: pixels (3, T, H, W) float32, timestamps (T,) float32 in s, frame_mask (T,) bool."""
+
+    pixels: Tensor
+    timestamps: Tensor
+    frame_mask: Tensor
+    key: str
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal shape. A batch of still images has T = 1; a batch never mixes stills and videos.
+
+    pixels (B, 3, T, H, W) float32, normalised; timestamps (B, T) float32, seconds from the start of the video;
+    frame_mask (B, T) bool, False where a frame only repeats the last one of a video that is too short; ``failures``:
+    what was met and skipped on the way to this batch.
+    """
+
+    pixels: Tensor
+    timestamps: Tensor
+    frame_mask: Tensor
+    metas: list[dict[str, Any]]
+    keys: list[str]
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def collate(cls, clips: Sequence[Clip], failures: Sequence[Failure] = ()) -> ClipBatch:
+        """Stack clips of equal shape (at least one)."""
+        return cls(
+            pixels=torch.stack([clip.pixels for clip in clips]),
+            timestamps=torch.stack([clip.timestamps for clip in clips]),
+            frame_mask=torch.stack([clip.frame_mask for clip in clips]),
+            metas=[clip.meta for clip in clips],
+            keys=[clip.key for clip in clips],
+            failures=tuple(failures),
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def pin_memory(self) -> ClipBatch:
+        """The batch in page-locked memory; torch's DataLoader calls this by name."""
+        return replace(
+            self,
+            pixels=self.pixels.pin_memory(),
+            timestamps=self.timestamps.pin_memory(),
+            frame_mask=self.frame_mask.pin_memory(),
+        )
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        """The batch on ``device``, without waiting for the copy when the batch is pinned."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            timestamps=self.timestamps.to(device, non_blocking=True),
+            frame_mask=self.frame_mask.to(device, non_blocking=True),
+        )

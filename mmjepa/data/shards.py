@@ -1,0 +1,186 @@
+"""Random access to the samples of a split: shards are plain tar files, indexed once by scanning their headers.
+
+What a damaged shard still holds is used; what is missing is named in :attr:`ShardedSplit.damage` and never fatal. The
+scan resynchronises after a damaged header: readers that stop there lose the rest of the shard without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjepa.data.manifest import Manifest
+from mmjepa.data.samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Failure, Sample, UnusableSample
+from mmjepa.errors import UserError
+
+MEDIA_SUFFIXES = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
+_MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's rule: the key ends at the file name's first dot
+_OPEN_SHARDS = 32
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where the bytes of a file lie in its shard."""
+
+    offset: int
+    size: int
+
+
+@dataclass
+class _Entry:
+    """The files of one key, as far as the scan has found them."""
+
+    suffix: str | None = None
+    media: Extent | None = None
+    meta: Extent | None = None
+
+
+@dataclass
+class ShardScan:
+    """Complete samples of one shard, (key, media suffix, media, meta) in the order of the shard, and what is wrong."""
+
+    samples: list[tuple[str, str, Extent, Extent]] = field(default_factory=list)
+    damage: list[Failure] = field(default_factory=list)
+
+
+def scan_shard(path: Path, kind: str, expected: int) -> ShardScan:
+    """Index one shard that should hold ``expected`` samples of ``kind``. Never raises for what is in the file."""
+    scan = ShardScan()
+    entries: dict[str, _Entry] = {}
+    trouble = "damaged or missing files"
+    try:
+        size = path.stat().st_size
+        for name, extent in _tar_members(path):
+            matched = _MEMBER_NAME.fullmatch(name)
+            if matched is None:
+                continue
+            if extent.offset + extent.size > size:
+                trouble = "the shard is cut short"
+                continue
+            entry, suffix = entries.setdefault(matched[1], _Entry()), matched[2].lower()
+            if suffix == "json":
+                entry.meta = entry.meta or extent
+            elif suffix in MEDIA_SUFFIXES[kind] and entry.media is None:
+                entry.suffix, entry.media = suffix, extent
+    except (tarfile.TarError, OSError, ValueError) as error:  # ValueError: numbers in damaged extended headers
+        trouble = str(error) or type(error).__name__
+    for key, entry in entries.items():
+        if entry.suffix is not None and entry.media is not None and entry.meta is not None:
+            scan.samples.append((key, entry.suffix, entry.media, entry.meta))
+        else:
+            lacking = f"{kind} file" if entry.media is None else "JSON file"
+            scan.damage.append(Failure(str(path), key, f"no complete {lacking} in the shard"))
+    if len(scan.samples) != expected:
+        reason = f"{len(scan.samples)} usable samples where the manifest says {expected}: {trouble}"
+        scan.damage.insert(0, Failure(str(path), None, reason))
+    return scan
+
+
+def _tar_members(path: Path) -> Iterable[tuple[str, Extent]]:
+    """(name, extent) of the regular files of a tar, passing over blocks that are not a valid header."""
+    # ignore_zeros makes tarfile step on block by block after an invalid header instead of ending silently.
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive:
+        for member in archive:
+            if member.isreg():
+                yield member.name, Extent(member.offset_data, member.size)
+
+
+class ShardFiles:
+    """Reads byte ranges of shards, keeping the most recently used ones open. Each process opens its own files."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def read(self, path: Path, extent: Extent) -> bytes:
+        """The bytes of ``extent``; raises UnusableSample if the shard no longer holds them."""
+        try:
+            data = os.pread(self._descriptor(path), extent.size, extent.offset)
+        except OSError as error:
+            raise UnusableSample(f"shard unreadable: {error.strerror}") from error
+        if len(data) != extent.size:
+            raise UnusableSample("shard ends in the middle of the sample")
+        return data
+
+    def _descriptor(self, path: Path) -> int:
+        if path not in self._open:
+            if len(self._open) >= _OPEN_SHARDS:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[path] = os.open(path, os.O_RDONLY)
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+
+class ShardedSplit:
+    """One split on disk: ``len(split)`` samples, numbered in file order, read by index.
+
+    Raises UserError if the folder, its manifest or every shard is missing or holds nothing usable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UserError(
+                f"no data at {path}: there is no such folder (a split is a folder of shards and a manifest)"
+            )
+        self.path = path
+        self.manifest = Manifest.read(path)
+        self.kind = self.manifest.kind
+        scans = [scan_shard(path / s.name, self.kind, s.samples) for s in self.manifest.shards]
+        self.damage = [failure for scan in scans for failure in scan.damage]
+        used = [
+            (path / s.name, scan.samples) for s, scan in zip(self.manifest.shards, scans, strict=True) if scan.samples
+        ]
+        if not used:
+            raise UserError(f"no usable samples in {path}: its {len(scans)} shards are missing, empty or damaged")
+        self.shard_paths = [shard for shard, _ in used]
+        self.shard_sizes = [len(samples) for _, samples in used]
+        # Arrays, not objects: worker processes share them with the parent instead of copying them page by page.
+        self._shard = np.repeat(np.arange(len(used)), self.shard_sizes)
+        rows = [sample for _, samples in used for sample in samples]
+        self._keys = np.array([key.encode() for key, _, _, _ in rows])
+        self._suffixes = np.array([suffix.encode() for _, suffix, _, _ in rows])
+        self._extents = np.array([(*_pair(media), *_pair(meta)) for _, _, media, meta in rows], dtype=np.int64)
+        self._files = ShardFiles()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def key(self, index: int) -> str:
+        """The key of sample ``index``."""
+        return bytes(self._keys[index]).decode()
+
+    def failure(self, index: int, reason: str) -> Failure:
+        """A record that sample ``index`` could not be used."""
+        return Failure(str(self.shard_paths[self._shard[index]]), self.key(index), reason)
+
+    def read(self, index: int) -> Sample:
+        """Sample ``index``, undecoded. Raises UnusableSample if its bytes are gone or its JSON is no JSON object."""
+        shard = self.shard_paths[self._shard[index]]
+        media_offset, media_size, meta_offset, meta_size = (int(n) for n in self._extents[index])
+        media = self._files.read(shard, Extent(media_offset, media_size))
+        try:
+            meta = json.loads(self._files.read(shard, Extent(meta_offset, meta_size)))
+        except (ValueError, RecursionError) as error:
+            raise UnusableSample(f"invalid JSON: {error}") from error
+        if not isinstance(meta, dict):
+            raise UnusableSample("invalid JSON: not an object")
+        return Sample(self.key(index), media, bytes(self._suffixes[index]).decode(), meta)
+
+
+def _pair(extent: Extent) -> tuple[int, int]:
+    return extent.offset, extent.size
