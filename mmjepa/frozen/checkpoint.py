@@ -1,0 +1,83 @@
+"""Reading an exported encoder folder: ``model.safetensors`` (encoder and predictor weights) and ``config.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mmjepa.errors import UserError
+from mmjepa.models import ModelConfig, PredictorConfig, VideoJEPA, build_video_jepa
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ExportedEncoder:
+    """A model as training exported it, with the pixel normalisation it was trained on and its pretraining seed."""
+
+    model: VideoJEPA
+    fingerprint: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    seed: int | None
+
+
+def load_exported(folder: Path) -> ExportedEncoder:
+    """Load an exported encoder. Raises UserError if files are missing, damaged, or of another shape."""
+    config = _read_config(folder)
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise UserError(f"cannot read {folder / WEIGHTS_FILE}: {error}") from error
+    try:
+        settings = dict(config["model"])
+        model_config = ModelConfig(**{**settings, "predictor": PredictorConfig(**settings["predictor"])})
+        mean, std, seed = _triple(config["mean"]), _triple(config["std"]), config["seed"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG_FILE} is not the config of an exported encoder: {error!r}") from error
+    model = build_video_jepa(model_config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the weights in {folder} do not fit their config: {reason}") from error
+    return ExportedEncoder(model, fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"]), mean, std, seed)
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """sha256 (hex) over JSON-able parts: equal parts, equal fingerprint."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+    except OSError as error:
+        raise UserError(f"no exported encoder at {folder}: {CONFIG_FILE} cannot be read ({error.strerror})") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder / CONFIG_FILE} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / CONFIG_FILE} is not the config of an exported encoder")
+    return config
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""From configuration to a text tower: one builder per ``kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from omegaconf import MISSING
+
+from mmjepa.errors import UserError
+from mmjepa.text.open_clip import OpenClipTower
+from mmjepa.text.protocol import TextTower
+from mmjepa.text.sentence_transformers import SentenceTransformerTower
+
+
+@dataclass
+class TextConfig:
+    """Which frozen text tower. ``pretrained`` is the weights' tag of an open_clip model (null: random weights)."""
+
+    kind: str = MISSING
+    model: str = MISSING
+    pretrained: str | None = None
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError("text.batch must be at least 1")
+
+
+def _sentence_transformers(config: TextConfig, device: torch.device) -> TextTower:
+    if config.pretrained is not None:
+        raise UserError(
+            "text.pretrained is for open_clip towers; sentence_transformers weights are named by text.model"
+        )
+    return SentenceTransformerTower(config.model, config.batch, device)
+
+
+def _open_clip(config: TextConfig, device: torch.device) -> TextTower:
+    return OpenClipTower(config.model, config.pretrained, config.batch, device)
+
+
+BUILDERS: dict[str, Callable[[TextConfig, torch.device], TextTower]] = {
+    "sentence_transformers": _sentence_transformers,
+    "open_clip": _open_clip,
+}
+
+
+def build_text_tower(config: TextConfig, device: torch.device) -> TextTower:
+    """Build the text tower that ``config`` names. Raises UserError for an unknown kind or an unloadable model."""
+    if config.kind not in BUILDERS:
+        raise UserError(f"unknown text tower kind '{config.kind}' (known: {', '.join(sorted(BUILDERS))})")
+    return BUILDERS[config.kind](config, device)
