@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,7 +50,8 @@ class Kinematic(Objective):
     def _term(self, view: Latents) -> Term:
         if self.semantics == "reference":
             difference = self._difference(view.target_grid)
-            return Term(self._penalise(difference).mean())
+            everywhere = torch.ones(difference.shape[:-1], dtype=torch.bool, device=difference.device)
+            return masked_mean(self._penalise(difference), everywhere)
         valid = view.valid_pairs
         for _ in range(self.order - 1):
             valid = valid[:, 1:] & valid[:, :-1]

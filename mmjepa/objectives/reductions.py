@@ -7,6 +7,7 @@ over ranks of every returned value is the value of the global batch, and so is i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def global_max(value: Tensor) -> Tensor:
 
 def masked_mean(values: Tensor, mask: Tensor) -> Term:
     """Mean of ``values`` (M..., C...) over the True places of ``mask`` (M...) and over all trailing channels."""
-    channels = values[(0,) * mask.dim()].numel()
+    channels = math.prod(values.shape[mask.dim() :])
     count = global_sum(mask.sum().float())
     weight = mask.reshape(mask.shape + (1,) * (values.dim() - mask.dim()))
     total = torch.where(weight, values, values.new_zeros(())).sum()
