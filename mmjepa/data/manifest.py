@@ -143,7 +143,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
             for sample in samples:
                 if "." in sample.key:
                     raise ValueError(f"sample key {sample.key!r} holds a dot")
-                text = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False)
+                text = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
                 writer.write({"__key__": sample.key, sample.suffix: sample.media, "json": text.encode()})
                 count += 1
         stream.flush()

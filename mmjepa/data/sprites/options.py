@@ -9,7 +9,7 @@ from mmjepa.errors import UserError
 SPEED_NAMES = ("slow", "medium", "fast")
 
 
-@dataclass(frozen=True)
+@dataclass
 class SceneOptions:
     """Distributions that clips are drawn from; every list is drawn from uniformly, per clip."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +44,7 @@ class Scene:
 
     kind: str
     split: str
+    seed: int
     index: int
     label: int
     label_name: str
@@ -59,6 +61,17 @@ class Scene:
     def frames(self) -> int:
         """Number of frames T."""
         return len(self.camera)
+
+    @property
+    def random_key(self) -> tuple[int, ...]:
+        """What random streams of this scene are keyed by."""
+        return random_key(self.kind, self.index, self.split, self.seed)
+
+
+def random_key(kind: str, index: int, split: str, seed: int) -> tuple[int, int, int, int]:
+    """Whole numbers that identify a scene; streams made from different keys are independent."""
+    split_number = int.from_bytes(hashlib.sha256(split.encode()).digest()[:6], "big")
+    return seed, KINDS.index(kind), split_number, index
 
 
 def reversed_sprite(sprite: Sprite) -> Sprite:

@@ -1,0 +1,166 @@
+"""Make the whole benchmark: its six splits as shards with manifests, over several processes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+from tqdm import tqdm
+
+from mmjepa.data.manifest import Manifest, Provenance, ShardEntry, finish_split, is_finished, shard_name, write_shard
+from mmjepa.data.sprites.draw import draw_scene
+from mmjepa.data.sprites.encoding import EncodingOptions
+from mmjepa.data.sprites.options import SceneOptions
+from mmjepa.data.sprites.samples import make_sample
+from mmjepa.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+# Part of the provenance: raise it with every change that alters drawn scenes, pixels or captions.
+GENERATOR_VERSION = 1
+_PACKAGES = ("av", "numpy", "pillow", "webdataset")
+
+
+@dataclass
+class SplitSizes:
+    """Number of samples per split; 0 leaves a split out."""
+
+    appearance_train: int = MISSING
+    appearance_test: int = MISSING
+    motion_train: int = MISSING
+    motion_test: int = MISSING
+    relations_train: int = MISSING
+    relations_test: int = MISSING
+
+
+@dataclass
+class SpritesConfig:
+    """Configuration of ``data_prep/sprites.py``."""
+
+    out: str = MISSING  # folder of the data set; its splits become sub-folders
+    seed: int = 0
+    processes: int = 1
+    samples_per_shard: int = 250
+    captions_per_sample: int = 5
+    contact_sheets: bool = False  # also write out/contact-sheets/<split>.png
+    sizes: SplitSizes = field(default_factory=SplitSizes)
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    encoding: EncodingOptions = field(default_factory=EncodingOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no data set."""
+        if self.processes < 1 or self.samples_per_shard < 1:
+            raise UserError("processes and samples_per_shard must be at least 1")
+        if not 1 <= self.captions_per_sample <= 20:
+            raise UserError(f"captions_per_sample={self.captions_per_sample}: must lie in 1..20")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: must not be negative")
+        sizes = asdict(self.sizes).values()
+        if min(sizes) < 0 or max(sizes) == 0:
+            raise UserError("sizes: must not be negative, and at least one must be positive")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One unit of work: samples ``start`` to ``stop`` of a split."""
+
+    path: Path
+    kind: str
+    split: str
+    start: int
+    stop: int
+    seed: int
+    captions: int
+    scene: SceneOptions
+    encoding: EncodingOptions
+
+
+def make_benchmark(config: SpritesConfig) -> list[Path]:
+    """Write all splits of the benchmark and return their folders.
+
+    The data depend on the seed, sizes, scene and encoding options only, not on the number of processes. A split that
+    is already finished with the same settings is left alone; raises :class:`UserError` if its settings differ.
+    """
+    folders, todo = [], []
+    for name, samples in asdict(config.sizes).items():
+        if samples > 0:
+            folder = Path(config.out) / name.replace("_", "-")
+            folders.append(folder)
+            if not _is_up_to_date(folder, _manifest(config, folder.name, samples)):
+                todo.append((folder, samples))
+    with tqdm(total=sum(samples for _, samples in todo), unit="sample", disable=not todo) as progress:
+        for folder, samples in todo:
+            progress.set_description(folder.name)
+            _make_split(config, folder, samples, progress)
+    return folders
+
+
+def _manifest(config: SpritesConfig, split: str, samples: int) -> Manifest:
+    """The manifest of a split, still without shards."""
+    arguments: dict[str, Any] = {"generator_version": GENERATOR_VERSION, "split": split, "samples": samples}
+    arguments |= {"samples_per_shard": config.samples_per_shard, "captions_per_sample": config.captions_per_sample}
+    arguments |= {"scene": asdict(config.scene), "encoding": asdict(config.encoding)}
+    provenance = Provenance.collect("data_prep/sprites.py", arguments, config.seed, _PACKAGES)
+    return Manifest("sprites", split, "image" if split.startswith("appearance") else "video", (), provenance)
+
+
+def _is_up_to_date(folder: Path, wanted: Manifest) -> bool:
+    if not is_finished(folder):
+        return False
+    present = Manifest.read(folder)
+    if not present.provenance.same_content(wanted.provenance):
+        raise UserError(f"{folder}: already holds data made with other settings; delete it or give another out=...")
+    for shard in present.shards:
+        path = folder / shard.name
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise UserError(f"{path}: missing or not of the size in the manifest; delete {folder} to make it anew")
+    _LOG.info("%s: already complete with these settings, left alone", folder)
+    return True
+
+
+def _make_split(config: SpritesConfig, folder: Path, samples: int, progress: tqdm) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, split = folder.name.split("-")
+    shards = [
+        _Shard(
+            path=folder / shard_name(number),
+            kind=kind,
+            split=split,
+            start=start,
+            stop=min(start + config.samples_per_shard, samples),
+            seed=config.seed,
+            captions=config.captions_per_sample,
+            scene=config.scene,
+            encoding=config.encoding,
+        )
+        for number, start in enumerate(range(0, samples, config.samples_per_shard))
+    ]
+    entries = []
+    for entry in _run(shards, config.processes):
+        entries.append(entry)
+        progress.update(entry.samples)
+    manifest = _manifest(config, folder.name, samples)
+    finish_split(folder, Manifest(manifest.name, manifest.split, manifest.kind, tuple(entries), manifest.provenance))
+
+
+def _run(shards: list[_Shard], processes: int) -> Iterator[ShardEntry]:
+    """Make shards, in order; in this process if one is enough."""
+    workers = min(processes, len(shards))
+    if workers == 1:
+        yield from map(_make_shard, shards)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_make_shard, shards)
+
+
+def _make_shard(shard: _Shard) -> ShardEntry:
+    scenes = (
+        draw_scene(shard.kind, index, shard.split, shard.seed, shard.scene) for index in range(shard.start, shard.stop)
+    )
+    return write_shard(shard.path, (make_sample(scene, shard.captions, shard.encoding) for scene in scenes))
