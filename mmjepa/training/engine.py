@@ -16,6 +16,7 @@ from mmjepa.config import to_dict
 from mmjepa.errors import UserError
 from mmjepa.training.checkpoint import Checkpoints
 from mmjepa.training.config import TrainingConfig
+from mmjepa.training.ema import gathered
 from mmjepa.training.flops import measured_peak
 from mmjepa.training.launch import deepspeed_engine, device, processes, seed_everything
 from mmjepa.training.metrics import MetricsLog, Stopwatch, TermBuffer, mean_terms
@@ -71,8 +72,9 @@ class Trainer:
         finally:
             if self.log:
                 self.log.close()
-        if self.layout.rank == 0:
-            self.task.export(self.folder.path / "encoder", self.step)
+        with gathered(list(self.task.parameters())):
+            if self.layout.rank == 0:
+                self.task.export(self.folder.path / "encoder", self.step)
         dist.barrier()
 
     def _train(self) -> None:

@@ -74,7 +74,8 @@ class Stopwatch:
 
     def restart(self) -> None:
         """Start a new interval now."""
-        self.waited = self.steps = 0
+        self.steps = 0
+        self.waited = 0.0
         self._worked = 0.0
         self._since = time.perf_counter()
 
@@ -97,7 +98,7 @@ class Stopwatch:
 
 
 class MetricsLog:
-    """Writes rows on rank 0. Opened at ``step``, it first drops rows beyond it, so that a resumed curve has no doubles."""
+    """Writes rows on rank 0. Opened at ``step``, it first drops rows beyond it: a resumed curve has no doubles."""
 
     def __init__(self, jsonl: Path, tensorboard: Path, step: int, total: int) -> None:
         _truncate(jsonl, step)

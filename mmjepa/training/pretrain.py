@@ -1,0 +1,241 @@
+"""Video-JEPA pretraining: student, EMA teacher, masks and objectives as one task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mmjepa.data.config import DataConfig
+from mmjepa.data.quarantine import Quarantine
+from mmjepa.data.samples import ClipBatch
+from mmjepa.data.stream import TrainStream
+from mmjepa.errors import UserError
+from mmjepa.masking import MaskingConfig, MaskSet, draw_masks
+from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels
+from mmjepa.objectives import Composite, Latents, ObjectiveConfig
+from mmjepa.training.config import TrainingConfig
+from mmjepa.training.ema import EmaTeacher
+from mmjepa.training.export import export_encoder
+from mmjepa.training.flops import BACKWARD, trunk_flops
+from mmjepa.training.health import alarms, representation_health
+from mmjepa.training.schedules import ema_momentum
+from mmjepa.training.task import Layout, Task
+
+logger = logging.getLogger(__name__)
+
+HEALTH_SEED = 20_211
+"""Of the clips that health is measured on: equal for runs of every seed, so that their measures compare."""
+HEALTH_CHUNK = 16
+HEALTH_TRIES = 20
+MASK_STREAM = 1
+"""Keeps the masks' generator apart from others that are keyed by (seed, step)."""
+
+
+@dataclass
+class PretrainParts:
+    """What a Video-JEPA is made of and fed with."""
+
+    model: ModelConfig
+    masking: MaskingConfig
+    objective: ObjectiveConfig
+    data: DataConfig
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "resolution"):
+            model, data = getattr(self.model, name), getattr(self.data, name)
+            if model != data:
+                raise UserError(f"data.{name}={data} does not fit model.{name}={model}")
+
+
+@dataclass(frozen=True)
+class PretrainBatch:
+    """Rows of a step's global batch, with the masks that were drawn for them."""
+
+    step: int
+    clips: ClipBatch
+    masks: list[MaskSet]
+
+
+class PretrainTask(Task):
+    """Predict the teacher's tokens of hidden regions from the student's tokens of visible ones.
+
+    The teacher is the EMA of the student's encoder. With ``ema: null`` the student's own encoder gives the targets,
+    without gradient, and is what is exported.
+    """
+
+    def __init__(self, config: TrainingConfig, parts: PretrainParts, device: torch.device) -> None:
+        super().__init__(config.precision)
+        self.config, self.parts, self.device = config, parts, device
+        self.student = build_video_jepa(parts.model).to(device)
+        self.objective = Composite(parts.objective, parts.model).to(device)
+        self.teacher = EmaTeacher(self.student.encoder) if config.ema else None
+        self.quarantine = Quarantine(Path(config.run) / f"quarantine-{dist.get_rank()}.jsonl")
+        self._health_clips: Tensor | None = None
+
+    def losses(self, batch: PretrainBatch) -> dict[str, Tensor]:
+        """See :meth:`Task.losses`; terms are named by the objectives, unweighted."""
+        clips = batch.clips.to(self.device)
+        masks = [MaskSet(mask.context.to(self.device), mask.target.to(self.device)) for mask in batch.masks]
+        grid = self.student.encoder.grid_of(clips.pixels)
+        with torch.no_grad():
+            target = normalise_levels(self.target_encoder(clips.pixels))
+        predictions = self.student(clips.pixels, masks)
+        views = [
+            Latents(
+                context=prediction.context,
+                context_index=mask.context,
+                target_index=mask.target,
+                target=target,
+                predicted_target=prediction.at_target,
+                predicted_context=prediction.at_context,
+                pixels=clips.pixels,
+                grid=grid,
+            )
+            for mask, prediction in zip(masks, predictions, strict=True)
+        ]
+        total, terms = self.objective(views, batch.step / self.config.steps)
+        return {"loss": total, **terms}
+
+    @property
+    def target_encoder(self) -> torch.nn.Module:
+        """What gives the targets, is watched, and is exported."""
+        return self.teacher.module if self.teacher else self.student.encoder
+
+    def batches(self, start_step: int, layout: Layout) -> Iterator[Sequence[PretrainBatch]]:
+        """See :meth:`Task.batches`. Masks are drawn for the whole global batch on every rank, which keeps its rows.
+
+        So index lists are equally long on all ranks and in all micro-batches, and any number of them sees the same.
+        """
+        config = self.config
+        rows = layout.micro_rows(config.batch_size)
+        stream = TrainStream(
+            self.parts.data,
+            seed=config.seed,
+            global_batch=config.batch_size,
+            rank=layout.rank,
+            world=layout.world,
+            start_step=start_step,
+            quarantine=self.quarantine,
+        )
+        for step, clips in enumerate(stream, start=start_step):
+            masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]))
+            yield [
+                PretrainBatch(step, _rows(clips, part, rows[0].start), [_mask_rows(mask, part) for mask in masks])
+                for part in rows
+            ]
+
+    def _masks(self, step: int, grid: TokenGrid) -> list[MaskSet]:
+        key = np.random.SeedSequence((self.config.seed, step, MASK_STREAM)).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+        return draw_masks(self.parts.masking, grid, self.config.batch_size, generator)
+
+    def batch_keys(self, batch: PretrainBatch) -> list[str]:
+        """See :meth:`Task.batch_keys`."""
+        return batch.clips.keys
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Move the teacher."""
+        if not self.teacher or not self.config.ema:
+            return {}
+        momentum = ema_momentum(self.config.ema, step, self.config.steps)
+        self.teacher.update(self.student.encoder, momentum)
+        return {"ema_momentum": momentum}
+
+    @torch.no_grad()
+    def health(self) -> dict[str, float]:
+        """Collapse measures of the target encoder's last level on fixed clips (see ``health.py``)."""
+        if self._health_clips is None:
+            self._health_clips = self._draw_health_clips()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            chunks = self._health_clips.to(self.device).split(HEALTH_CHUNK)
+            tokens = torch.cat([self.target_encoder(chunk)[:, :, -1].float() for chunk in chunks])
+        measures = representation_health(tokens)
+        if dist.get_rank() == 0:
+            for alarm in alarms(measures, self.parts.model.width, self.config.health):
+                logger.warning("warning: %s", alarm)
+        return {f"health/{name}": value for name, value in measures.items()}
+
+    def _draw_health_clips(self) -> Tensor:
+        """Pixels (clips, 3, T, H, W) from a stream of their own; videos if the data has any."""
+        data = replace(self.parts.data, workers=0, clips_per_decode=1)
+        stream = TrainStream(data, seed=HEALTH_SEED, global_batch=self.config.health.clips)
+        for clips in islice(stream, HEALTH_TRIES):
+            if clips.pixels.shape[2] > 1:
+                break
+        return clips.pixels
+
+    def counters(self) -> dict[str, float]:
+        """See :meth:`Task.counters`; counted since this process started."""
+        return {"decode_failures": float(self.quarantine.count)}
+
+    def flops(self, batch: PretrainBatch) -> float:
+        """See :meth:`Task.flops`: student and predictor forward and backward, target encoder forward."""
+        model = self.parts.model
+        grid = model.grid(batch.clips.pixels.shape[2])
+        flat, narrow = model.levels * model.width, model.predictor
+
+        def encoder(tokens: int) -> float:
+            embedding = 2.0 * tokens * 3 * grid.tubelet * grid.patch**2 * model.width
+            return embedding + trunk_flops(tokens, model.width, model.depth, model.mlp_ratio)
+
+        per_clip = encoder(grid.size)
+        for mask in batch.masks:
+            context, target = mask.context.shape[1], mask.target.shape[1]
+            entry = 2.0 * context * model.width * (flat + narrow.width)
+            exit_ = 2.0 * (context + target) * narrow.width * flat
+            predictor = entry + trunk_flops(context + target, narrow.width, narrow.depth) + exit_
+            per_clip += (1.0 + BACKWARD) * (encoder(context) + predictor)
+        return per_clip * len(batch.clips)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The teacher."""
+        return self.teacher.state_dict() if self.teacher else {}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the teacher."""
+        if self.teacher:
+            self.teacher.load_state_dict(state)
+
+    def export(self, folder: Path, step: int) -> None:
+        """Write the target encoder, the predictor and the objectives' heads (see ``export.py``)."""
+        export_encoder(
+            folder,
+            encoder=self.target_encoder,
+            predictor=self.student.predictor,
+            heads=self.objective,
+            facts={
+                "model": self.parts.model,
+                "masking": self.parts.masking,
+                "objective": self.parts.objective,
+                "mean": list(self.parts.data.mean),
+                "std": list(self.parts.data.std),
+                "seed": self.config.seed,
+                "step": step,
+                "weights": "ema" if self.teacher else "student",
+            },
+        )
+
+
+def _rows(clips: ClipBatch, part: slice, first: int) -> ClipBatch:
+    """Rows ``part`` (counted in the global batch) of this rank's clips, which begin at row ``first``."""
+    local = slice(part.start - first, part.stop - first)
+    return replace(
+        clips,
+        pixels=clips.pixels[local],
+        timestamps=clips.timestamps[local],
+        frame_mask=clips.frame_mask[local],
+        metas=clips.metas[local],
+        keys=clips.keys[local],
+    )
+
+
+def _mask_rows(mask: MaskSet, part: slice) -> MaskSet:
+    return MaskSet(mask.context[part], mask.target[part])
