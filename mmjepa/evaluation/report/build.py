@@ -91,7 +91,10 @@ def build_report(config: ReportConfig) -> Report:
 
 
 def _write_companions(out: Path, results: Results, findings: Sequence[Finding], tables: Sequence[Table]) -> None:
-    for name, kind, rows in (("retrieval_rows", RetrievalRow, results.retrieval), ("probe_rows", ProbeRow, results.probes)):
+    for name, kind, rows in (
+        ("retrieval_rows", RetrievalRow, results.retrieval),
+        ("probe_rows", ProbeRow, results.probes),
+    ):
         with (out / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(one.name for one in dataclasses.fields(kind))
@@ -105,11 +108,16 @@ def _write_companions(out: Path, results: Results, findings: Sequence[Finding], 
 def _examples_section(results: Results, splits: Sequence[str]) -> Section:
     title = "Example retrievals"
     if not results.examples:
-        return Section("examples", title, '<p class="missing">No examples were written by the retrieval evaluation.</p>')
+        return Section(
+            "examples", title, '<p class="missing">No examples were written by the retrieval evaluation.</p>'
+        )
     pictures = ClipPictures([Path(split) for split in splits])
     queries = parse_examples(results.examples)
-    intro = '<p class="soft">Query, its true clip, and the first clips each encoder retrieved; time runs from left to right.</p>'
-    return Section("examples", title, intro + "".join(query_html(query, group, pictures) for query, group in queries.items()))
+    words = "Query, its true clip, and the first clips each encoder retrieved; time runs from left to right."
+    intro = f'<p class="soft">{words}</p>'
+    return Section(
+        "examples", title, intro + "".join(query_html(query, group, pictures) for query, group in queries.items())
+    )
 
 
 def _training_section(runs: Sequence[Run], palette: Palette) -> Section:
@@ -122,7 +130,10 @@ def _training_section(runs: Sequence[Run], palette: Palette) -> Section:
 def _subtitle(results: Results, runs: Sequence[Run]) -> str:
     seeds = {row.pretrain_seed for row in results.retrieval if row.encoder in results.trained()}
     commits = {str(run.meta.get("commit"))[:10] for run in runs if run.meta.get("commit")}
-    parts = [f"{len(results.encoders())} encoders: {', '.join(map(title_of, results.encoders()))}", f"pretraining seeds: {len(seeds)}"]
+    parts = [
+        f"{len(results.encoders())} encoders: {', '.join(map(title_of, results.encoders()))}",
+        f"pretraining seeds: {len(seeds)}",
+    ]
     return "; ".join(parts + ([f"commit {', '.join(sorted(commits))}"] if commits else []))
 
 

@@ -23,10 +23,17 @@ def headline(results: Results) -> list[Finding]:
     """Does each trained encoder beat the random initialisation: on text-to-video R@1, then on the probes."""
     if not results.trained():
         return [Finding("There is no trained encoder among the results: only controls were evaluated.", None)]
-    return [one for name in results.trained() for one in (_retrieval_finding(results, name), _probe_finding(results, name)) if one]
+    return [
+        one
+        for name in results.trained()
+        for one in (_retrieval_finding(results, name), _probe_finding(results, name))
+        if one
+    ]
 
 
-def verdict(name: str, trained: Estimate | None, control: Estimate | None, what: str, control_name: str = "random init") -> Finding:
+def verdict(
+    name: str, trained: Estimate | None, control: Estimate | None, what: str, control_name: str = "random init"
+) -> Finding:
     """Compare two intervals: apart above, apart below, or overlapping. Missing numbers are said to be missing."""
     if trained is None or control is None:
         lacking = name if trained is None else control_name
@@ -37,7 +44,8 @@ def verdict(name: str, trained: Estimate | None, control: Estimate | None, what:
     if control.beats(trained):
         return Finding(f"{name} does not beat {control_name} on {what}, it is below: {numbers}.", False)
     side = "above" if trained.value > control.value else "not above"
-    return Finding(f"{name} does not beat {control_name} on {what} by more than the intervals ({side}, but they overlap): {numbers}.", False)
+    doubt = f"does not beat {control_name} on {what} by more than the intervals"
+    return Finding(f"{name} {doubt} ({side}, and they overlap): {numbers}.", False)
 
 
 def chance(results: Results, direction: str = "text_to_video") -> Estimate | None:
@@ -58,11 +66,15 @@ def _probe_finding(results: Results, encoder: str) -> Finding | None:
     """How many of the tasks' probes are above random init by more than the intervals."""
     rows = where(results.probes, probe=HEADLINE_PROBE, control="none")
     tasks = distinct(rows, "task")
-    pairs = {t: (join_seeds(where(rows, task=t, encoder=encoder)), join_seeds(where(rows, task=t, encoder="random_init"))) for t in tasks}
+    pairs = {
+        t: (join_seeds(where(rows, task=t, encoder=encoder)), join_seeds(where(rows, task=t, encoder="random_init")))
+        for t in tasks
+    }
     known = {task: (ours, control) for task, (ours, control) in pairs.items() if ours and control}
     if not known:
         return None
     won = [task for task, (ours, control) in known.items() if ours.beats(control)]
     names = f" ({', '.join(won)})" if won else ""
-    sentence = f"{title_of(encoder)} is above random init by more than the intervals on {len(won)} of {len(known)} {HEADLINE_PROBE} probes{names}."
+    share = f"{len(won)} of {len(known)} {HEADLINE_PROBE} probes{names}"
+    sentence = f"{title_of(encoder)} is above random init by more than the intervals on {share}."
     return Finding(sentence, len(won) > len(known) / 2)

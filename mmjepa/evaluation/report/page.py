@@ -16,7 +16,14 @@ from mmjepa.evaluation.report.style import LINE_STYLES, STYLE_SHEET, title_of
 from mmjepa.evaluation.report.tables import Table, to_html
 
 
-def page(title: str, subtitle: str, findings: Sequence[Finding], summary: Table, sections: Sequence[Section], palette: Palette) -> str:
+def page(
+    title: str,
+    subtitle: str,
+    findings: Sequence[Finding],
+    summary: Table,
+    sections: Sequence[Section],
+    palette: Palette,
+) -> str:
     """The whole document."""
     parts = [section_html(section) for section in sections]
     return (
@@ -24,7 +31,9 @@ def page(title: str, subtitle: str, findings: Sequence[Finding], summary: Table,
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE_SHEET}\n{theme_css(palette)}</style></head>\n<body><main>\n"
         f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(subtitle)}</p>\n'
-        f"{_headline_html(findings)}\n{_key_html(palette)}\n{to_html(summary)}\n" + "\n".join(parts) + "\n</main></body></html>\n"
+        f"{_headline_html(findings)}\n{_key_html(palette)}\n{to_html(summary)}\n"
+        + "\n".join(parts)
+        + "\n</main></body></html>\n"
     )
 
 
@@ -39,7 +48,9 @@ def glossary_section() -> Section:
     return Section("glossary", "Terms", f"<dl>{entries}</dl>")
 
 
-def reproducibility_section(runs: Sequence[Run], metas: Mapping[str, dict[str, Any]], commands: Sequence[str]) -> Section:
+def reproducibility_section(
+    runs: Sequence[Run], metas: Mapping[str, dict[str, Any]], commands: Sequence[str]
+) -> Section:
     """Which code, seeds and commands made the numbers."""
     parts = []
     if commands:
@@ -62,10 +73,11 @@ def _headline_html(findings: Sequence[Finding]) -> str:
 
 
 def _key_html(palette: Palette) -> str:
-    """Colours and line styles of the encoders."""
+    """Colours and line styles of the encoders that are drawn as lines."""
     dashes = {"-": "", "--": ' stroke-dasharray="6 3"', ":": ' stroke-dasharray="2 3"'}
     items = []
-    for name in palette:
+    for name in (name for name in palette if name != "majority"):
         stroke = f'stroke="var(--series-{name})" stroke-width="3"{dashes[LINE_STYLES.get(name, "-")]}'
-        items.append(f'<li><svg viewBox="0 0 32 12"><line x1="0" y1="6" x2="32" y2="6" {stroke}/></svg>{html.escape(title_of(name))}</li>')
+        line = f'<svg viewBox="0 0 32 12"><line x1="0" y1="6" x2="32" y2="6" {stroke}/></svg>'
+        items.append(f"<li>{line}{html.escape(title_of(name))}</li>")
     return f'<ul class="key">{"".join(items)}</ul>'

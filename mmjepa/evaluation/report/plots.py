@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 from mmjepa.evaluation.report.rows import Estimate
 from mmjepa.evaluation.report.style import GRID, INK, LINE_STYLES, title_of
 
-RC = {
+RC: Any = {  # matplotlib types its keys as a closed set of literals
     "svg.fonttype": "none",
     "svg.hashsalt": "mmjepa",
     "font.size": 9,
@@ -39,7 +40,7 @@ RC = {
     "axes.axisbelow": True,
     "lines.linewidth": 1.8,
 }
-CHART_INCHES = (3.7, 2.7)
+CHART_INCHES = (3.1, 2.4)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Line:
     encoder: str
     x: Sequence[float]
     y: Sequence[Estimate]
+    band: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def line_chart(
         for line in lines:
             colour = palette[line.encoder][0]
             axes.plot(line.x, [one.value for one in line.y], color=colour, linestyle=LINE_STYLES.get(line.encoder, "-"))
-            axes.fill_between(
-                line.x, [one.low for one in line.y], [one.high for one in line.y], color=colour, alpha=0.15, linewidth=0
-            )
+            if line.band:
+                low, high = [one.low for one in line.y], [one.high for one in line.y]
+                axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if floor is not None:

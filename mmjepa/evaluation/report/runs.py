@@ -17,17 +17,20 @@ from mmjepa.evaluation.report.rows import Estimate
 CURVE_POINTS = 200
 """Longer curves are averaged down to this many points."""
 
-UNITS = {
+MEANINGS = {
     "loss": "weighted sum of the terms",
     "lr": "learning rate",
-    "grad_norm": "gradient norm before clipping",
-    "rankme": "RankMe: effective rank of the features",
-    "channel_std": "standard deviation per channel",
-    "between_clip": "share of the variance between clips",
-    "clips_per_s": "clips/s",
-    "data_wait": "share of time waiting for data",
+    "grad_norm": "norm of the gradient before clipping",
+    "ema_momentum": "momentum of the teacher",
+    "health/rankme": "effective rank of the features",
+    "health/channel_std": "standard deviation per channel",
+    "health/between_clip_share": "share of the variance that tells clips apart",
+    "health/positional_share": "share of the variance that is position",
+    "clips_per_s": "clips per second",
+    "data_wait": "share of the time spent waiting for data",
     "flops_share": "share of peak FLOP/s",
-    "seconds_per_step": "s per step",
+    "seconds_per_step": "seconds per optimiser step",
+    "decode_failures": "videos skipped so far",
 }
 
 
@@ -65,7 +68,7 @@ def _chart(key: str, runs: Sequence[Run], palette: Palette) -> Chart:
         if points:
             steps, values = _thinned(np.array(points, dtype=float))
             lines.append(Line(run.encoder, steps, [Estimate(value, value, value, 1) for value in values]))
-    return line_chart(key, UNITS.get(key, "unweighted term"), lines, palette, "optimiser step", key, floor=None)
+    return line_chart(key, MEANINGS.get(key, "unweighted term"), lines, palette, "optimiser step", key, floor=None)
 
 
 def _thinned(points: np.ndarray) -> tuple[list[float], list[float]]:

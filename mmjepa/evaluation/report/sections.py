@@ -17,7 +17,7 @@ from mmjepa.evaluation.report.retention import (
     robustness,
     share_text,
 )
-from mmjepa.evaluation.report.rows import Estimate, ProbeRow, Results, distinct, join_seeds, where
+from mmjepa.evaluation.report.rows import CONTROL_ENCODERS, Estimate, ProbeRow, Results, distinct, join_seeds, where
 from mmjepa.evaluation.report.style import FILL_MEANINGS, percent, plain, title_of
 from mmjepa.evaluation.report.tables import Cell, Column, Table, encoder_table, to_html
 
@@ -44,7 +44,12 @@ def retrieval_section(results: Results) -> Section:
     if not tables:
         return Section("retrieval", "Retrieval, every frame received", _missing("No retrieval was measured."))
     notes = "R@K and intervals in percent. Bold: the interval lies apart from every other in its column."
-    return Section("retrieval", "Retrieval, every frame received", f'<p class="soft">{notes}</p>' + "".join(map(to_html, tables)), tables)
+    return Section(
+        "retrieval",
+        "Retrieval, every frame received",
+        f'<p class="soft">{notes}</p>' + "".join(map(to_html, tables)),
+        tables,
+    )
 
 
 def retention_section(results: Results, palette: Palette) -> Section:
@@ -53,16 +58,18 @@ def retention_section(results: Results, palette: Palette) -> Section:
     conditions = lossy_conditions(results)
     if not conditions:
         return Section("retention", title, _missing("Retrieval with lost frames was not measured."))
-    absolute, relative = [], []
+    absolute: list[Chart] = []
+    relative: list[Chart] = []
     for pattern, fill in conditions:
         curves = _curves(results, pattern, fill)
         name, meaning = f"{pattern} loss, {fill}", FILL_MEANINGS[fill]
         absolute.append(_curve_chart(name, meaning, curves, palette, relative=False))
         relative.append(_curve_chart(name, meaning, [c for c in curves if c.clean.value > 0], palette, relative=True))
+    note = "Read together with the charts above: an encoder that never worked has nothing to lose. Bands: trained only."
     body = (
-        "<h3>Text-to-video R@1</h3>" + chart_grid(absolute, palette)
-        + "<h3>Share of the clean R@1 that is kept</h3>"
-        + '<p class="soft">Read together with the chart above: an encoder that never worked has nothing to lose.</p>'
+        "<h3>Text-to-video R@1</h3>"
+        + chart_grid(absolute, palette)
+        + f'<h3>Share of the clean R@1 that is kept</h3><p class="soft">{note}</p>'
         + chart_grid(relative, palette)
     )
     return Section("retention", title, body, charts={"retention": absolute, "retention_relative": relative})
@@ -71,28 +78,42 @@ def retention_section(results: Results, palette: Palette) -> Section:
 def robustness_section(results: Results) -> Section:
     """Scores that sum up each curve."""
     columns = [
-        Column("pattern"), Column("fill"), Column("clean R@1"), Column("absolute"), Column("relative"),
-        Column("area"), Column("half rate"),
+        Column("pattern"),
+        Column("fill"),
+        Column("clean R@1"),
+        Column("absolute"),
+        Column("relative"),
+        Column("area"),
+        Column("half rate"),
     ]
     caption = "Text-to-video R@1 over all measured rates. Single numbers without intervals: compare the curves first."
     table = Table("robustness", caption, columns)
     for pattern, fill in lossy_conditions(results):
         for curve in _curves(results, pattern, fill):
             scores = robustness(curve)
-            half = f"> {100 * curve.rates[-1]:.0f} %" if math.isnan(scores.half_rate) else f"{100 * scores.half_rate:.0f} %"
+            half = (
+                f"> {100 * curve.rates[-1]:.0f} %"
+                if math.isnan(scores.half_rate)
+                else f"{100 * scores.half_rate:.0f} %"
+            )
             cells: list[Cell] = [pattern, fill, curve.clean, share_text(scores.absolute), share_text(scores.relative)]
             table.add(title_of(curve.encoder), [*cells, share_text(scores.area), half], curve.encoder)
     if not table.rows:
         return Section("robustness", "Robustness in numbers", _missing("There are no curves to sum up."))
-    return Section("robustness", "Robustness in numbers", f"<details><summary>{len(table.rows)} rows</summary>{to_html(table)}</details>", [table])
+    return Section(
+        "robustness",
+        "Robustness in numbers",
+        f"<details><summary>{len(table.rows)} rows</summary>{to_html(table)}</details>",
+        [table],
+    )
 
 
 def probe_section(results: Results, palette: Palette) -> Section:
     """Frozen probes: a chart per task for the attentive probe, and a table per probe and task with the control rows."""
     if not results.probes:
         return Section("probes", "Frozen probes", _missing("No probe was run."))
-    charts = [_probe_chart(results, task, palette) for task in distinct(results.probes, "task")]
-    charts = [chart for chart in charts if chart is not None]
+    drawn = (_probe_chart(results, task, palette) for task in distinct(results.probes, "task"))
+    charts = [chart for chart in drawn if chart is not None]
     tables = [_probe_table(results, probe) for probe in distinct(results.probes, "probe") if probe != "majority"]
     body = chart_grid(charts, palette) + "".join(map(to_html, tables))
     return Section("probes", "Frozen probes", body, tables, {"probes": charts} if charts else {})
@@ -142,7 +163,10 @@ def _clean_table(results: Results, direction: str) -> Table:
         Column(metric, percent if metric.startswith("R@") else plain, higher_is_better=metric.startswith("R@"))
         for metric in CLEAN_METRICS
     ]
-    cells = {name: [clean_estimate(results, name, direction, metric) for metric in CLEAN_METRICS] for name in results.encoders()}
+    cells = {
+        name: [clean_estimate(results, name, direction, metric) for metric in CLEAN_METRICS]
+        for name in results.encoders()
+    }
     rows = where(results.retrieval, direction=direction, rate=0.0)
     size = f", {rows[0].queries} queries, {rows[0].gallery} candidates" if rows else ""
     return encoder_table(f"retrieval_{direction}", f"{title_of(direction)}{size}", columns, cells)
@@ -157,7 +181,9 @@ def _curve_chart(name: str, meaning: str, curves: Sequence[Curve], palette: Pale
     lines = []
     for curve in curves:
         estimates = curve.retained() if relative else curve.estimates
-        lines.append(Line(curve.encoder, [100 * rate for rate in curve.rates], [_in_percent(one) for one in estimates]))
+        band = not relative or curve.encoder not in CONTROL_ENCODERS
+        rates = [100 * rate for rate in curve.rates]
+        lines.append(Line(curve.encoder, rates, [_in_percent(one) for one in estimates], band))
     label = "R@1 / clean R@1 (%)" if relative else "R@1 (%)"
     return line_chart(name, meaning, lines, palette, LOSS_LABEL, label)
 
@@ -174,7 +200,9 @@ def _probe_chart(results: Results, task: str, palette: Palette) -> Chart | None:
         return None
     majority = join_seeds(where(results.probes, task=task, probe="majority"))
     caption = f"attentive probe, {rows[0].classes} classes, {rows[0].test} test clips"
-    return forest_chart(task, caption, present, palette, "top-1 accuracy (%)", None if majority is None else 100 * majority.value)
+    return forest_chart(
+        task, caption, present, palette, "top-1 accuracy (%)", None if majority is None else 100 * majority.value
+    )
 
 
 def _probe_table(results: Results, probe: str) -> Table:

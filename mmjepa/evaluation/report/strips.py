@@ -93,7 +93,8 @@ def query_html(query: str, group: Sequence[Example], pictures: ClipPictures) -> 
     for example in group:
         parts.append(f"<h3>{html.escape(title_of(example.encoder))}</h3>")
         found = [
-            _strip_html(f"{place}", key, pictures, key in example.truth) for place, key in enumerate(example.retrieved, start=1)
+            _strip_html(f"{place}", key, pictures, key in example.truth)
+            for place, key in enumerate(example.retrieved, start=1)
         ]
         parts.append(f'<div class="strips">{"".join(found)}</div>')
     return "".join(parts) + "</div>"

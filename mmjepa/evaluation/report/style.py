@@ -37,7 +37,7 @@ NAMES = {
 FILL_MEANINGS = {
     "none": "nothing lost",
     "hold": "last frame received is repeated",
-    "blank": "black frames",
+    "blank": "frames of the mean colour",
     "interpolate": "blend of the neighbours",
     "compact": "what is left, re-timed",
     "mask": "missing tubelets leave the token sequence",
@@ -69,40 +69,70 @@ def plain(estimate: Estimate) -> str:
 
 
 STYLE_SHEET = """
-:root { color-scheme: light dark; --ink:#1b1f24; --soft:#57606a; --paper:#ffffff; --panel:#f6f8fa; --line:#d0d7de;
-  --good:#1a7f37; --bad:#b35900; --mark:#fff8c5; }
-@media (prefers-color-scheme: dark) { :root { --ink:#e6edf3; --soft:#9aa4af; --paper:#0d1117; --panel:#161b22;
-  --line:#30363d; --good:#4ac26b; --bad:#e3953b; --mark:#3a3000; } }
+:root {
+  color-scheme: light dark;
+  --ink: #1b1f24; --soft: #57606a; --paper: #ffffff; --panel: #f6f8fa; --line: #d0d7de;
+  --good: #1a7f37; --bad: #b35900; --mark: #fff8c5;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ink: #e6edf3; --soft: #9aa4af; --paper: #0d1117; --panel: #161b22; --line: #30363d;
+    --good: #4ac26b; --bad: #e3953b; --mark: #3a3000;
+  }
+}
 * { box-sizing: border-box; }
-body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width:70rem; margin:0 auto; padding:1.5rem 1rem 4rem; }
-h1 { font-size:1.7rem; line-height:1.2; margin:0 0 .25rem; }
-h2 { font-size:1.25rem; margin:2.5rem 0 .25rem; padding-top:.75rem; border-top:1px solid var(--line); }
-h3 { font-size:1rem; margin:1.5rem 0 .5rem; }
-p, ul { max-width:46rem; margin:.4rem 0; }
-.soft, figcaption, caption { color:var(--soft); font-size:.875rem; }
-.headline { background:var(--panel); border-left:4px solid var(--line); padding:.75rem 1rem; margin:1rem 0; }
-.headline p { margin:.35rem 0; max-width:none; }
-.headline.good { border-color:var(--good); } .headline.bad { border-color:var(--bad); }
-.scroll { overflow-x:auto; margin:.75rem 0; }
-table { border-collapse:collapse; font-size:.875rem; font-variant-numeric:tabular-nums; }
-caption { text-align:left; caption-side:top; padding-bottom:.25rem; }
-th, td { padding:.3rem .75rem .3rem 0; text-align:right; white-space:nowrap; border-bottom:1px solid var(--line); }
-th { font-weight:600; vertical-align:bottom; } th:first-child, td:first-child { text-align:left; }
-th.text, td.text { text-align:left; }
-td .range { color:var(--soft); font-size:.8em; } td.best { background:var(--mark); } td.best b { font-weight:700; }
-tr.control td { color:var(--soft); }
-.charts { display:grid; grid-template-columns:repeat(auto-fill, minmax(17rem, 1fr)); gap:1rem 1.5rem; margin:.75rem 0; }
-figure { margin:0; } figure svg { width:100%; height:auto; display:block; max-width:26rem; } figcaption { margin-top:.15rem; }
-.key { display:flex; flex-wrap:wrap; gap:.25rem 1.25rem; font-size:.875rem; margin:.5rem 0; padding:0; list-style:none; }
-.key svg { width:2rem; height:.8rem; vertical-align:middle; margin-right:.35rem; }
-.query { margin:1.5rem 0; } .query q { font-size:1.05rem; font-weight:600; }
-.strips { display:grid; grid-template-columns:repeat(auto-fill, minmax(19rem, 1fr)); gap:.75rem 1.25rem; margin:.5rem 0; }
-.strip { min-width:0; } .strip img { width:100%; height:auto; display:block; border-radius:3px; image-rendering:auto; border:2px solid var(--line); }
-.strip.right img { border-color:var(--good); } .strip.wrong img { border-color:var(--bad); border-style:dashed; }
-.strip.right .mark { color:var(--good); font-weight:700; } .strip.wrong .mark { color:var(--bad); font-weight:700; }
-dl { display:grid; grid-template-columns:minmax(8rem, max-content) 1fr; gap:.3rem 1rem; font-size:.9rem; } dt { font-weight:600; } dd { margin:0; }
-@media (max-width:36rem) { dl { grid-template-columns:1fr; } dd { margin-bottom:.4rem; } main { padding:1rem .85rem 3rem; } }
-pre { background:var(--panel); padding:.6rem .8rem; overflow-x:auto; font-size:.8rem; border-radius:4px; }
-details { margin:.4rem 0; } summary { cursor:pointer; } code { font-size:.9em; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+}
+main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .25rem; padding-top: .75rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.25rem 0 .4rem; }
+p, ul { max-width: 46rem; margin: .4rem 0; }
+.soft, figcaption, caption { color: var(--soft); font-size: .875rem; }
+.headline { background: var(--panel); border-left: 4px solid var(--line); padding: .75rem 1rem; margin: 1rem 0; }
+.headline p { margin: .35rem 0; max-width: none; }
+.headline.good { border-color: var(--good); }
+.headline.bad { border-color: var(--bad); }
+.scroll { overflow-x: auto; margin: .75rem 0; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; caption-side: top; padding-bottom: .25rem; }
+th, td { padding: .3rem .4rem .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
+td { white-space: nowrap; }
+th { font-weight: 600; vertical-align: bottom; min-width: 4.5rem; max-width: 9rem; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td .range { color: var(--soft); font-size: .8em; }
+td.best { background: var(--mark); }
+tr.control td { color: var(--soft); }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: 1rem 1.25rem; }
+.charts { margin: .5rem 0 1rem; }
+figure { margin: 0; }
+figure svg { width: 100%; height: auto; display: block; max-width: 26rem; }
+.key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; font-size: .875rem; padding: 0; list-style: none; }
+.key svg { width: 2rem; height: .8rem; vertical-align: middle; margin-right: .35rem; }
+.query { margin: 1.5rem 0 2.5rem; }
+.query q { font-size: 1.05rem; font-weight: 600; }
+.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .75rem 1.25rem; }
+.strip { min-width: 0; }
+.strip img { width: 100%; height: auto; display: block; border: 2px solid var(--line); border-radius: 3px; }
+.strip.right img { border-color: var(--good); }
+.strip.wrong img { border-color: var(--bad); border-style: dashed; }
+.strip .mark { font-weight: 700; }
+.strip.right .mark { color: var(--good); }
+.strip.wrong .mark { color: var(--bad); }
+dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .3rem 1rem; font-size: .9rem; }
+dt { font-weight: 600; }
+dd { margin: 0; }
+pre {
+  background: var(--panel); padding: .6rem .8rem; border-radius: 4px; font-size: .8rem;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+}
+details { margin: .4rem 0; }
+summary { cursor: pointer; }
+@media (max-width: 36rem) {
+  main { padding: 1rem .85rem 3rem; }
+  dl { grid-template-columns: 1fr; }
+  dd { margin-bottom: .4rem; }
+}
 """

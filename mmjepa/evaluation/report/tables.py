@@ -25,7 +25,7 @@ class Column:
 
 @dataclass
 class Table:
-    """Rows of cells under columns; the first cell of a row is its name (``label``), ``encoder`` tells controls apart."""
+    """Rows of cells under columns."""
 
     name: str
     caption: str
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table."""
+    """``label`` is what the row is called; ``encoder`` tells controls apart."""
 
     label: str
     cells: list[Cell]

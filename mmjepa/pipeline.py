@@ -1,0 +1,293 @@
+"""The whole story as commands: shards -> pretraining -> text heads -> retrieval -> probes -> report.
+
+Each stage is a command that anybody could type, a marker file that says it is done, and a log. Stages whose inputs are
+there run side by side; a stage whose marker exists is skipped, and training continues from its checkpoint by itself, so
+the same command restarts a story that was cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from mmjepa.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+POLL_SECONDS = 0.2
+NEWS_SECONDS = 30.0
+TAIL_LINES = 25
+
+
+@dataclass
+class PipelineConfig:
+    """What is trained and how much of it. Relative paths start at the root of the source tree.
+
+    work: folder for everything. variants: options of ``configs/experiment/<experiments>/``. seeds: pretraining seeds.
+    jobs: stages at a time; 0 is one per core. data ... probe: extra ``key=value`` for the programs of that name.
+    """
+
+    work: str = MISSING
+    experiments: str = MISSING
+    variants: list[str] = MISSING
+    seeds: list[int] = MISSING
+    jobs: int = 0
+    data: list[str] = field(default_factory=list)
+    train: list[str] = field(default_factory=list)
+    align: list[str] = field(default_factory=list)
+    retrieval: list[str] = field(default_factory=list)
+    probe: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 0:
+            raise UserError(f"jobs={self.jobs}: give a number of stages at a time, or 0 for one per core")
+        if self.variants != MISSING and not (self.variants and self.seeds):
+            raise UserError("variants and seeds need at least one entry each")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command that leaves ``marker`` behind when it is done (None: it is cheap, and run every time)."""
+
+    name: str
+    command: list[str]
+    needs: tuple[str, ...] = ()
+    marker: Path | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run has finished this stage."""
+        return self.marker is not None and (ROOT / self.marker).exists()
+
+    def shown(self) -> str:
+        """The command as a user would type it."""
+        program = Path(self.command[0])
+        name = "python" if self.command[0] == sys.executable else program.name
+        return shlex.join([name, *self.command[1:]])
+
+
+class StageFailed(Exception):
+    """A stage ended with an error; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One encoder of the tables: how the programs are told to build it."""
+
+    name: str
+    seed: int
+    needs: str
+    arguments: list[str]
+
+    @property
+    def label(self) -> str:
+        """Unique name in stages and files."""
+        return f"{self.name}-{self.seed}"
+
+
+def story(config: PipelineConfig) -> list[Stage]:
+    """All stages, in an order in which each comes after what it needs."""
+    work = Path(config.work)
+    data = work / "data"
+    stages = [
+        Stage("data", _python("data_prep/sprites.py", f"out={data}", *config.data))
+    ]  # skips finished splits itself
+    encoders = _encoders(config, work)
+    ports = _free_ports(len(config.variants) * len(config.seeds) + len(encoders))
+    for seed in config.seeds:
+        stages += [_pretraining(config, variant, seed, work, data, next(ports)) for variant in config.variants]
+    measured = []
+    for encoder in encoders:
+        align = _alignment(config, encoder, work, data, next(ports))
+        retrieval, probe = _evaluations(config, encoder, align.name, work, data)
+        stages += [align, retrieval, probe]
+        measured += [retrieval.name, probe.name]
+    splits = ",".join(str(data / split) for split in ("motion-test", "relations-test"))
+    report = [f"results={work / 'results'}", f"runs={work / 'train'}", f"out={work / 'report'}"]
+    report += [f"splits=[{splits}]", f"commands={work / 'commands.txt'}"]
+    return [*stages, Stage("report", _python("eval/report.py", *report), tuple(measured))]
+
+
+def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
+    """Run every stage that is not done, at most ``jobs`` at a time, printing each command before it starts.
+
+    Raises StageFailed, after stopping the others, when a command returns an error or does not leave its marker.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), "PYTHONUNBUFFERED": "1"}
+    done = {stage.name for stage in stages if stage.done}
+    waiting = [stage for stage in stages if stage.name not in done]
+    if done:
+        print(f"{_clock()} already done: {', '.join(stage.name for stage in stages if stage.name in done)}", flush=True)
+    running: list[_Running] = []
+    news = time.monotonic() + NEWS_SECONDS
+    try:
+        while waiting or running:
+            for stage in [stage for stage in waiting if done.issuperset(stage.needs)][: jobs - len(running)]:
+                waiting.remove(stage)
+                running.append(_Running(stage, logs / f"{stage.name}.log", environment))
+            finished = [process for process in running if process.finished()]
+            running = [process for process in running if process not in finished]
+            done.update(process.stage.name for process in finished)
+            if time.monotonic() > news:
+                news += NEWS_SECONDS
+                for process in running:
+                    process.report()
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process in running:
+            process.stop()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Running:
+    """A stage's process, in a session of its own so that its children can be stopped with it."""
+
+    def __init__(self, stage: Stage, log: Path, environment: Mapping[str, str]) -> None:
+        self.stage, self.log, self._start = stage, log, time.monotonic()
+        print(f"{_clock()} {stage.name}: {stage.shown()}", flush=True)
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                stage.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def finished(self) -> bool:
+        """Whether it has ended well; raises StageFailed if it has ended otherwise."""
+        code = self._process.poll()
+        if code is None:
+            return False
+        if code != 0:
+            raise StageFailed(
+                f"stage {self.stage.name} ended with code {code}; the end of {self.log}:\n{self._tail(TAIL_LINES)}"
+            )
+        if self.stage.marker is not None and not self.stage.done:
+            raise StageFailed(f"stage {self.stage.name} ended without writing {self.stage.marker}; see {self.log}")
+        print(f"{_clock()} {self.stage.name}: done in {_minutes(time.monotonic() - self._start)}", flush=True)
+        return True
+
+    def report(self) -> None:
+        """Print the last line of its log."""
+        print(f"{_clock()}   {self.stage.name}: {self._tail(1).strip()[:160]}", flush=True)
+
+    def stop(self) -> None:
+        """End it and its children; training saves a checkpoint on the way out."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()
+
+    def _tail(self, lines: int) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
+    """Trained encoders and, from the first variant's runs, the controls that every table carries."""
+
+    def exported(variant: str, seed: int) -> str:
+        return f"encoder.checkpoint={_run(work, variant, seed) / 'encoder'}"
+
+    encoders = [
+        Encoder(
+            variant,
+            seed,
+            f"train-{variant}-{seed}",
+            ["encoder=own", f"encoder.name={variant}", exported(variant, seed)],
+        )
+        for variant in config.variants
+        for seed in config.seeds
+    ]
+    first = config.variants[0]
+    for seed in config.seeds:
+        arguments = ["encoder=random_init", exported(first, seed), f"encoder.seed={seed}"]
+        encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments))
+    seed = config.seeds[0]
+    return [
+        *encoders,
+        Encoder("raw_patches", seed, f"train-{first}-{seed}", ["encoder=raw_patches", exported(first, seed)]),
+    ]
+
+
+def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, data: Path, port: int) -> Stage:
+    run = _run(work, variant, seed)
+    arguments = [
+        f"experiment={config.experiments}/{variant}",
+        f"run={run}",
+        f"seed={seed}",
+        f"data.root={data}",
+        *config.train,
+    ]
+    return Stage(f"train-{variant}-{seed}", _deepspeed(port, *arguments), ("data",), run / "encoder" / "config.json")
+
+
+def _alignment(config: PipelineConfig, encoder: Encoder, work: Path, data: Path, port: int) -> Stage:
+    run = work / "align" / encoder.name / f"seed{encoder.seed}"
+    arguments = ["experiment=align", f"run={run}", *encoder.arguments, f"data.root={data}", *config.align]
+    return Stage(f"align-{encoder.label}", _deepspeed(port, *arguments), (encoder.needs,), run / "head" / "config.json")
+
+
+def _evaluations(config: PipelineConfig, encoder: Encoder, align: str, work: Path, data: Path) -> tuple[Stage, Stage]:
+    head = work / "align" / encoder.name / f"seed{encoder.seed}" / "head"
+    retrieval, probe = (work / "results" / f"{kind}-{encoder.label}.json" for kind in ("retrieval", "probe"))
+    shared = [*encoder.arguments, f"data.root={data}"]
+    return (
+        Stage(
+            f"retrieval-{encoder.label}",
+            _python("eval/retrieval.py", *shared, f"head={head}", f"out={retrieval}", *config.retrieval),
+            (align,),
+            retrieval,
+        ),
+        Stage(
+            f"probe-{encoder.label}",
+            _python("eval/probe.py", *shared, f"out={probe}", *config.probe),
+            (encoder.needs,),
+            probe,
+        ),
+    )
+
+
+def _run(work: Path, variant: str, seed: int) -> Path:
+    return work / "train" / variant / f"seed{seed}"
+
+
+def _python(program: str, *arguments: str) -> list[str]:
+    return [sys.executable, program, *arguments]
+
+
+def _deepspeed(port: int, *arguments: str) -> list[str]:
+    """train.py through the launcher, on one rank and a port of its own, so that several can run at once."""
+    launcher = Path(sys.executable).parent / "deepspeed"
+    return [str(launcher), "--num_accelerators", "1", "--master_port", str(port), "train.py", *arguments]
+
+
+def _free_ports(count: int) -> Iterator[int]:
+    """Different free ports: all are bound at once before any is let go."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in sockets]
+    return iter(ports)
+
+
+_STARTED = time.monotonic()
+
+
+def _clock() -> str:
+    return f"[{_minutes(time.monotonic() - _STARTED):>6}]"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
