@@ -2,8 +2,8 @@
 
 Each head's channels are cut into a time, a height and a width segment of equal even size; the rest stays unrotated.
 Adjacent channels form a pair that is turned by ``position * 10000 ** (-i / (segment / 2))`` (V-JEPA 2). Height and
-width positions are stretched to a common range (0..15 for a reference grid of 16 cells), so that an encoder sees the same
-angles at any resolution; time is not stretched.
+width positions are stretched to a common range (0..15 for a reference grid of 16 cells), so that an encoder sees the
+same angles at any resolution; time is not stretched.
 """
 
 from __future__ import annotations
