@@ -1,7 +1,7 @@
 """Features on disk: each clip is decoded and encoded once per (encoder, data, condition), then read as often as needed.
 
 <root>/<hash of the three>/features-00000.safetensors ...   tokens (b, T', S, D) float16, present (b, T') bool
-<root>/<hash of the three>/index.json                       what they are, keys and metas; written last, atomically
+<root>/<hash of the three>/index.json                       what they are, keys and captions; written last, atomically
 
 A folder without index is unfinished and is filled again. Reading maps the files into memory: only rows that are asked
 for are loaded.
@@ -18,7 +18,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -35,12 +34,12 @@ FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
 class FeatureSet:
-    """The stored features of one data set under one condition: rows of tokens, with the clips' keys and metas."""
+    """The stored features of one data set under one condition: rows of tokens, with the clips' keys and captions."""
 
     def __init__(self, folder: Path) -> None:
         index = json.loads((folder / INDEX_FILE).read_text())
         self.keys: list[str] = index["keys"]
-        self.metas: list[dict[str, Any]] = index["metas"]
+        self.captions: list[list[str]] = index["captions"]
         self._shards = [load_file(folder / name) for name in index["shards"]]
         self._ends = list(accumulate(len(shard["present"]) for shard in self._shards))
 
@@ -53,7 +52,7 @@ class FeatureSet:
         steps, spatial, width = self._shards[0]["tokens"].shape[1:]
         return steps, spatial, width
 
-    def rows(self, indices: Sequence[int]) -> Tokens:
+    def rows(self, indices: Iterable[int]) -> Tokens:
         """Features of the clips at ``indices``: float32 tokens (B, T', S, D), present (B, T')."""
         places = [self._place(index) for index in indices]
         tokens = torch.stack([self._shards[shard]["tokens"][row] for shard, row in places]).float()
@@ -103,10 +102,10 @@ class FeatureStore:
         for draft in drafts.values():
             draft.mkdir(parents=True)
         try:
-            keys, metas, shards = _write_shards(drafts, batches, encode)
+            keys, captions, shards = _write_shards(drafts, batches, encode)
             for condition, draft in drafts.items():
                 about = {"encoder": encoder, "data": data, "condition": condition}
-                index = {**about, "shards": shards, "keys": keys, "metas": metas}
+                index = {**about, "shards": shards, "keys": keys, "captions": captions}
                 (draft / INDEX_FILE).write_text(json.dumps(index))
                 if not targets[condition].exists():  # another process may have been faster, with the same content
                     os.replace(draft, targets[condition])
@@ -117,19 +116,19 @@ class FeatureStore:
 
 def _write_shards(
     drafts: dict[str, Path], batches: Iterable[ClipBatch], encode: Callable[[ClipBatch, str], Tokens]
-) -> tuple[list[str], list[dict[str, Any]], list[str]]:
+) -> tuple[list[str], list[list[str]], list[str]]:
     keys: list[str] = []
-    metas: list[dict[str, Any]] = []
+    captions: list[list[str]] = []
     shards: list[str] = []
     for number, batch in enumerate(batches):
         shards.append(f"features-{number:05d}.safetensors")
         keys += batch.keys
-        metas += batch.metas
+        captions += [meta.get("captions", []) for meta in batch.metas]
         for condition, draft in drafts.items():
             features = encode(batch, condition)
             contents = {"tokens": _half(features.tokens), "present": features.present.cpu().contiguous()}
             save_file(contents, draft / shards[-1])
-    return keys, metas, shards
+    return keys, captions, shards
 
 
 def _half(tokens: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""Attentive pooling of frozen video tokens: a few learned queries over standardised, position-coded tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from mmjepa.frozen import Tokens
+
+STD_FLOOR = 1e-6
+
+
+class TokenStandardiser(nn.Module):
+    """Subtract each grid position's training mean, divide by each channel's remaining training deviation.
+
+    Most of the variance of self-supervised tokens says where a token lies, not what is there. The mean is therefore
+    taken per position (T', S, D); a learned position embedding puts back what a readout wants to know about place.
+    """
+
+    def __init__(self, steps: int, spatial: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(steps, spatial, width))
+        self.register_buffer("scale", torch.ones(width))
+        self.mean: Tensor
+        self.scale: Tensor
+
+    @torch.no_grad()
+    def fit(self, blocks: Iterable[Tokens]) -> None:
+        """Take the statistics from training features in which no step is missing, in one pass."""
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        count = 0
+        for block in blocks:
+            tokens = block.tokens.to(total)
+            total += tokens.sum(dim=0)
+            squares += tokens.square().sum(dim=0)
+            count += len(tokens)
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0).mean(dim=(0, 1))
+        self.mean.copy_(mean)
+        self.scale.copy_(1 / variance.sqrt().clamp(min=STD_FLOOR))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T', S, D) -> the same shape."""
+        return (tokens - self.mean) * self.scale
+
+
+class AttentivePooler(nn.Module):
+    """Cross-attention of learned queries to tokens: (B, T', S, D) -> (B, queries * channels).
+
+    Keys need no projection of their own: a learned query and a learned key projection only ever meet as their product,
+    which is a learned vector in token space. So each head of each query is such a vector, and the tokens are pooled
+    before the value projection: the function is that of multi-head cross-attention, at a cost that hardly depends on
+    the number of tokens.
+    """
+
+    def __init__(self, steps: int, spatial: int, width: int, queries: int, heads: int, channels: int) -> None:
+        super().__init__()
+        self.standardise = TokenStandardiser(steps, spatial, width)
+        self.position = nn.Parameter(torch.randn(steps, spatial, width) * 0.02)
+        self.query = nn.Parameter(torch.randn(queries * heads, width))
+        self.value = nn.Parameter(torch.randn(queries * heads, width, channels // heads) * width**-0.5)
+        self.logit_scale = width**-0.5
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Tokens (B, T', S, D), of which the steps ``present`` (B, T') are attended to (at least one per clip)."""
+        spatial = tokens.shape[2]
+        keys = (self.standardise(tokens) + self.position).flatten(1, 2)  # (B, N, D)
+        logits = keys @ self.query.T * self.logit_scale  # (B, N, heads of all queries)
+        absent = ~present.repeat_interleave(spatial, dim=1)
+        weights = logits.masked_fill(absent[:, :, None], -torch.inf).softmax(dim=1)
+        pooled = weights.transpose(1, 2) @ keys  # (B, heads, D)
+        return torch.einsum("bhd,hdc->bhc", pooled, self.value).flatten(1)
