@@ -22,7 +22,14 @@ from mmjepa.training.task import Layout, Task
 
 @contextmanager
 def processes(accumulation: int) -> Iterator[Layout]:
-    """Join the other ranks (or be the only one), and leave them again in good order."""
+    """Join the other ranks (or be the only one), and leave them again in good order.
+
+    A group that the caller has already joined this way is used and left alone: DeepSpeed keeps references to the first
+    group of a process, so several trainings in one process must share it.
+    """
+    if dist.is_initialized():
+        yield Layout(dist.get_rank(), dist.get_world_size(), accumulation)
+        return
     environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if "MASTER_PORT" not in os.environ:
         environment["MASTER_PORT"] = str(_free_port())

@@ -28,10 +28,9 @@ FEATURES = 12
 
 @dataclass
 class ToyConfig(TrainingConfig):
-    """``width`` changes the shape; ``kill_at`` sends SIGKILL before that step; ``bad_at`` puts a NaN into one row."""
+    """``width`` changes the shape; ``bad_at`` puts a NaN into the last row of that step."""
 
     width: int = 16
-    kill_at: int = -1
     bad_at: int = -1
 
 
@@ -59,7 +58,7 @@ class ToyTask(Task):
     def batches(self, start_step: int, layout: Layout) -> Iterator[Sequence[tuple[list[str], Tensor, Tensor]]]:
         rows = layout.micro_rows(self.config.batch_size)
         for step in range(start_step, self.config.steps):
-            if step == self.config.kill_at:
+            if str(step) == os.environ.get("TOY_KILL_AT"):
                 os.kill(os.getpid(), signal.SIGKILL)
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
             inputs = torch.randn(self.config.batch_size, FEATURES, generator=generator)

@@ -1,0 +1,164 @@
+"""The engine on the toy task: learning, accumulation, precision, resuming, and refusing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import HERE, Train, read_curve, start
+from safetensors.torch import load_file
+
+from mmjepa.errors import UserError
+
+TOY = HERE / "toy.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of the default toy settings, in a process of its own."""
+    run = tmp_path_factory.mktemp("toy") / "run"
+    result = start(TOY, f"run={run}")
+    assert result.returncode == 0, result.stderr
+    return run
+
+
+def test_learns_and_leaves_everything_behind(finished: Path) -> None:
+    curve = read_curve(finished)
+    assert [row["step"] for row in curve] == list(range(1, 41))
+    assert sum(row["loss"] for row in curve[-10:]) < 0.7 * sum(row["loss"] for row in curve[:10])
+    assert {"error", "size", "lr", "grad_norm", "ema_momentum"} <= curve[0].keys()
+    assert (finished / "config.yaml").exists()
+    assert (finished / "meta.json").exists()
+    assert list((finished / "tensorboard").iterdir())
+    assert (finished / "encoder" / "step.txt").read_text() == "40"
+    kept = [path.name for path in sorted(finished.glob("checkpoints/step-*"))]
+    assert kept == ["step-00000030", "step-00000040"]
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_stages_share_one_curve(finished: Path, tmp_path: Path, train_toy: Train, stage: int) -> None:
+    train_toy(tmp_path / "run", f"deepspeed.stage={stage}")
+    for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
+        assert ours == pytest.approx(reference, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_accumulation_is_the_larger_batch(finished: Path, tmp_path: Path, train_toy: Train, stage: int) -> None:
+    train_toy(tmp_path / "run", "accumulation=2", f"deepspeed.stage={stage}")
+    for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
+        assert ours == pytest.approx(reference, rel=1e-4, abs=1e-6)
+
+
+def test_bf16_computes_in_bf16_and_keeps_fp32_parameters(tmp_path: Path, train_toy: Train) -> None:
+    task = train_toy(tmp_path / "run", "precision=bf16", "steps=6")
+    assert task.seen_dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in task.parameters()} == {torch.float32}
+    saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000006" / "task.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_killed_run_continues_exactly(tmp_path: Path, train_toy: Train, stage: int) -> None:
+    setting = f"deepspeed.stage={stage}"
+    cut = tmp_path / "cut"
+    assert start(TOY, f"run={cut}", setting, TOY_KILL_AT="27").returncode == -9
+    assert len(read_curve(cut)) > 20  # there are rows beyond the checkpoint: they must not be doubled
+    train_toy(cut, setting)
+    train_toy(tmp_path / "whole", setting)
+    assert read_curve(cut) == read_curve(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_two_ranks_share_the_curve_of_one(finished: Path, tmp_path: Path, stage: int) -> None:
+    result = start(TOY, f"run={tmp_path / 'run'}", f"deepspeed.stage={stage}", ranks=2)
+    assert result.returncode == 0, result.stderr
+    for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
+        assert ours == pytest.approx(reference, rel=1e-4, abs=1e-6)
+
+
+def test_what_a_kill_left_half_written_is_ignored_and_removed(finished: Path, tmp_path: Path, train_toy: Train) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "checkpoints" / "step-00000040" / "COMPLETE").unlink()
+    (run / "checkpoints" / "step-00000035.tmp").mkdir()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 41, "lo')
+    train_toy(run)
+    assert read_curve(run) == read_curve(finished)
+    assert [path.name for path in sorted(run.glob("checkpoints/step-*"))] == ["step-00000030", "step-00000040"]
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Path, tmp_path: Path, train_toy: Train) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    train_toy(run, "checkpoint.keep_last=1")  # a setting that may change
+    assert read_curve(run) == read_curve(finished)
+
+
+def test_another_configuration_is_refused_by_name(finished: Path) -> None:
+    result = start(TOY, f"run={finished}", "width=32", "optimizer.lr=0.5")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "optimizer.lr=0.01 there, 0.5 here" in result.stderr
+    assert "width=16 there, 32 here" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state["parameters"].update({"network.0.weight": [32, 12]}),
+            "network.0.weight is .32, 12. there",
+        ),
+        (lambda state: state.update(world=4), "written by 4 ranks under ZeRO 1"),
+    ],
+    ids=["shape", "ranks"],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    finished: Path, tmp_path: Path, train_toy: Train, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    path = run / "checkpoints" / "step-00000040" / "state.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match=message):
+        train_toy(run)
+
+
+class _Payload:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_pickled_code_in_a_checkpoint_is_not_run(finished: Path, tmp_path: Path, train_toy: Train) -> None:
+    run, mark = tmp_path / "run", tmp_path / "mark"
+    shutil.copytree(finished, run)
+    torch.save({"module": _Payload(mark)}, run / "checkpoints" / "step-00000040" / "mp_rank_00_model_states.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        train_toy(run)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_samples(
+    tmp_path: Path, train_toy: Train, stage: int
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"loss not finite at step 8.*row-15"):
+        train_toy(run, "bad_at=8", "log.every=7", "checkpoint.every=5", f"deepspeed.stage={stage}")
+    assert [path.name for path in sorted(run.glob("checkpoints/step-*"))] == ["step-00000005"]
