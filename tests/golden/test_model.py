@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import golden_files, load
+from golden import golden_files, load
 from torch import Tensor
 
 from mmjepa.models import ModelConfig, PredictorConfig, VideoJEPA, build_video_jepa

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import golden_files, load
+from golden import golden_files, load
 from torch import Tensor
 
 from mmjepa.models import ModelConfig, TokenGrid, normalise_levels

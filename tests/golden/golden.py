@@ -1,4 +1,4 @@
-"""`pytest tests/golden --golden DIR` checks any folder of golden files in the published format."""
+"""Finding golden files: `pytest tests/golden --golden DIR` checks any folder of them in the published format."""
 
 from __future__ import annotations
 
