@@ -78,7 +78,7 @@ def _bar(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _hourglass(x: FloatArray, y: FloatArray) -> FloatArray:
-    return np.maximum(np.abs(y) - 0.9, (np.abs(x) - 0.75 * np.abs(y) - 0.12) * 0.8)
+    return np.maximum(np.abs(y) - 0.78, (np.abs(x) - 0.72 * np.abs(y) - 0.12) * 0.81)
 
 
 SHAPES: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ class _Shard:
     encoding: EncodingOptions
 
 
+@dataclass(frozen=True)
+class _Split:
+    """A split that is still to be made."""
+
+    folder: Path
+    manifest: Manifest  # without its shards
+    shards: list[_Shard]
+
+
 def make_benchmark(config: SpritesConfig) -> list[Path]:
     """Write all splits of the benchmark and return their folders.
 
@@ -92,12 +102,10 @@ def make_benchmark(config: SpritesConfig) -> list[Path]:
         if samples > 0:
             folder = Path(config.out) / name.replace("_", "-")
             folders.append(folder)
-            if not _is_up_to_date(folder, _manifest(config, folder.name, samples)):
-                todo.append((folder, samples))
-    with tqdm(total=sum(samples for _, samples in todo), unit="sample", disable=not todo) as progress:
-        for folder, samples in todo:
-            progress.set_description(folder.name)
-            _make_split(config, folder, samples, progress)
+            manifest = _manifest(config, folder.name, samples)
+            if not _is_up_to_date(folder, manifest):
+                todo.append(_Split(folder, manifest, _shards(config, folder, samples)))
+    _make_splits(todo, config.processes)
     return folders
 
 
@@ -124,10 +132,9 @@ def _is_up_to_date(folder: Path, wanted: Manifest) -> bool:
     return True
 
 
-def _make_split(config: SpritesConfig, folder: Path, samples: int, progress: tqdm) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _shards(config: SpritesConfig, folder: Path, samples: int) -> list[_Shard]:
     kind, split = folder.name.split("-")
-    shards = [
+    return [
         _Shard(
             path=folder / shard_name(number),
             kind=kind,
@@ -141,18 +148,26 @@ def _make_split(config: SpritesConfig, folder: Path, samples: int, progress: tqd
         )
         for number, start in enumerate(range(0, samples, config.samples_per_shard))
     ]
-    entries = []
-    for entry in _run(shards, config.processes):
-        entries.append(entry)
-        progress.update(entry.samples)
-    manifest = _manifest(config, folder.name, samples)
-    finish_split(folder, Manifest(manifest.name, manifest.split, manifest.kind, tuple(entries), manifest.provenance))
+
+
+def _make_splits(splits: list[_Split], processes: int) -> None:
+    """Make all shards of all splits in one pool; a split's manifest is written as soon as its last shard is there."""
+    entries = _run([shard for split in splits for shard in split.shards], processes)
+    total = sum(shard.stop - shard.start for split in splits for shard in split.shards)
+    with tqdm(total=total, unit="sample", disable=not splits) as progress:
+        for split in splits:
+            progress.set_description(split.folder.name)
+            made = []
+            for entry in itertools.islice(entries, len(split.shards)):
+                made.append(entry)
+                progress.update(entry.samples)
+            finish_split(split.folder, replace(split.manifest, shards=tuple(made)))
 
 
 def _run(shards: list[_Shard], processes: int) -> Iterator[ShardEntry]:
     """Make shards, in order; in this process if one is enough."""
     workers = min(processes, len(shards))
-    if workers == 1:
+    if workers <= 1:
         yield from map(_make_shard, shards)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -160,6 +175,7 @@ def _run(shards: list[_Shard], processes: int) -> Iterator[ShardEntry]:
 
 
 def _make_shard(shard: _Shard) -> ShardEntry:
+    shard.path.parent.mkdir(parents=True, exist_ok=True)
     scenes = (
         draw_scene(shard.kind, index, shard.split, shard.seed, shard.scene) for index in range(shard.start, shard.stop)
     )

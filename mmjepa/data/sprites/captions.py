@@ -24,7 +24,7 @@ from mmjepa.data.sprites.lexicon import (
 )
 from mmjepa.data.sprites.motion import MOTION_CLASSES
 from mmjepa.data.sprites.relations import RELATION_CLASSES, TEMPLATES
-from mmjepa.data.sprites.scene import Scene
+from mmjepa.data.sprites.scene import Scene, pick
 
 _SLOTS = 16  # independent choices of one sentence
 
@@ -100,9 +100,9 @@ def _swap_appearance(content: Content, rng: np.random.Generator) -> Content:
     taken_shapes = {look.shape for look in content.appearances}
     taken_colours = {look.colour for look in content.appearances}
     subject = Appearance(
-        str(rng.choice([shape for shape in shapes if shape not in taken_shapes])),
-        str(rng.choice([colour for colour in COLOUR_NAMES if colour not in taken_colours])),
-        str(rng.choice(TEXTURES)),
+        pick(rng, [shape for shape in shapes if shape not in taken_shapes]),
+        pick(rng, [colour for colour in COLOUR_NAMES if colour not in taken_colours]),
+        pick(rng, TEXTURES),
     )
     return replace(content, appearances=(subject, *content.appearances[1:]))
 

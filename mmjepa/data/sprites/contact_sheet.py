@@ -12,7 +12,6 @@ from mmjepa.data.samples import Sample
 from mmjepa.data.shards import ShardedSplit
 
 _ZOOM, _GAP, _LINE, _COLUMNS = 2, 4, 15, 8
-_WIDTH = 1300
 
 
 def write_contact_sheet(split: Path, path: Path, rows: int = 16) -> None:
@@ -29,7 +28,9 @@ def write_contact_sheet(split: Path, path: Path, rows: int = 16) -> None:
         if len(first_of_class) == rows:
             break
     strips = [_strip(first_of_class[label]) for label in sorted(first_of_class)]
-    sheet = Image.new("RGB", (_WIDTH, sum(strip.height + _GAP for strip in strips)), "white")
+    sheet = Image.new(
+        "RGB", (max(strip.width for strip in strips), sum(strip.height + _GAP for strip in strips)), "white"
+    )
     top = 0
     for strip in strips:
         sheet.paste(strip, (0, top))
@@ -43,19 +44,20 @@ def _strip(sample: Sample) -> Image.Image:
     shown = decode(sample, lambda count: np.unique(np.linspace(0, count - 1, _COLUMNS).round().astype(int)))
     frames = shown.pixels.numpy()
     height, width = frames.shape[1] * _ZOOM, frames.shape[2] * _ZOOM
-    strip = Image.new("RGB", (_WIDTH, max(height, 7 * _LINE)), "white")
+    lines, font = _lines(sample), ImageFont.load_default(size=11)
+    left = len(frames) * (width + _GAP) + _GAP
+    right = left + int(max(font.getlength(line) for line in lines)) + _GAP
+    strip = Image.new("RGB", (right, max(height, len(lines) * _LINE)), "white")
     for column, frame in enumerate(frames):
         image = Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST)
         strip.paste(image, (column * (width + _GAP), 0))
-    _write(strip, len(frames) * (width + _GAP) + _GAP, sample)
+    draw = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        draw.text((left, number * _LINE), line, fill="black" if number else "darkred", font=font)
     return strip
 
 
-def _write(strip: Image.Image, left: int, sample: Sample) -> None:
+def _lines(sample: Sample) -> list[str]:
     meta = sample.meta
-    lines = [f"{sample.key}  [{meta['label']}] {meta['label_name']}{'  HELD OUT' if meta['held_out'] else ''}"]
-    lines += list(meta["captions"])
-    lines += [f"not: {text}" for text in meta["hard_negatives"].values()]
-    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=11)
-    for number, line in enumerate(lines[: strip.height // _LINE]):
-        draw.text((left, number * _LINE), line, fill="black" if number else "darkred", font=font)
+    title = f"{sample.key}  [{meta['label']}] {meta['label_name']}{'  HELD OUT' if meta['held_out'] else ''}"
+    return [title, *meta["captions"], *(f"not: {text}" for text in meta["hard_negatives"].values())]

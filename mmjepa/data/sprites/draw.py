@@ -12,7 +12,7 @@ from mmjepa.data.sprites.motion import MOTION_CLASSES, draw_movements, movement_
 from mmjepa.data.sprites.nuisances import World, draw_distractors, draw_other, draw_world, make_sprite
 from mmjepa.data.sprites.options import SceneOptions
 from mmjepa.data.sprites.relations import RELATION_CLASSES, TEMPLATES, draw_timing, place
-from mmjepa.data.sprites.scene import Scene, Sprite, random_key, reversed_scene
+from mmjepa.data.sprites.scene import Scene, Sprite, pick, random_key, reversed_scene
 
 CLASSES = {"appearance": APPEARANCE_CLASSES, "motion": len(MOTION_CLASSES), "relations": len(RELATION_CLASSES)}
 TRAIN = "train"
@@ -128,7 +128,7 @@ def _cast_relation(rng: np.random.Generator, label: int, split: str, world: Worl
 def _draw_appearance(rng: np.random.Generator, motion: int, split: str, shapes: tuple[str, ...]) -> Appearance:
     """A uniform appearance among the allowed shapes; in train only combinations that are not held out."""
     while True:
-        appearance = Appearance(str(rng.choice(shapes)), str(rng.choice(COLOUR_NAMES)), str(rng.choice(TEXTURES)))
+        appearance = Appearance(pick(rng, shapes), pick(rng, COLOUR_NAMES), pick(rng, TEXTURES))
         if split != TRAIN or not is_held_out(appearance, motion):
             return appearance
 

@@ -18,7 +18,7 @@ from mmjepa.data.sprites.appearance import (
 )
 from mmjepa.data.sprites.options import SPEED_NAMES, SceneOptions
 from mmjepa.data.sprites.render import PATTERNS
-from mmjepa.data.sprites.scene import Background, Sprite
+from mmjepa.data.sprites.scene import Background, Sprite, pick
 
 FloatArray = NDArray[np.float32]
 
@@ -41,13 +41,13 @@ class World:
 
 def draw_world(rng: np.random.Generator, options: SceneOptions, frames: int) -> World:
     """Draw ground, camera path, speed and the number of distractors."""
-    strength = float(rng.choice(options.background_levels))
+    strength = pick(rng, options.background_levels)
     tint = 1 + 0.1 * rng.normal(size=3).clip(-2, 2)
     grey = with_luminance(tint.astype(np.float32), rng.uniform(0.15, 0.55))
-    background = Background(strength, _rgb(grey), str(rng.choice(PATTERNS)), int(rng.integers(2**31)))
+    background = Background(strength, _rgb(grey), pick(rng, PATTERNS), int(rng.integers(2**31)))
     camera = rng.uniform(0, options.size, size=2) + drift_path(rng, options.camera_drift, frames)
     speed = int(rng.integers(len(SPEED_NAMES)))
-    count = int(rng.choice(options.distractor_counts))
+    count = pick(rng, options.distractor_counts)
     return World(background, camera.astype(np.float32), count, SPEED_NAMES[speed], float(options.speeds[speed]))
 
 
@@ -63,9 +63,9 @@ def drift_path(rng: np.random.Generator, fastest: float, frames: int) -> NDArray
 def draw_other(rng: np.random.Generator, subject: Appearance, shapes: tuple[str, ...]) -> Appearance:
     """A second object: another colour and another shape than the first, so that a caption can tell them apart."""
     return Appearance(
-        str(rng.choice([shape for shape in shapes if shape != subject.shape])),
-        str(rng.choice([colour for colour in COLOUR_NAMES if colour != subject.colour])),
-        str(rng.choice(TEXTURES)),
+        pick(rng, [shape for shape in shapes if shape != subject.shape]),
+        pick(rng, [colour for colour in COLOUR_NAMES if colour != subject.colour]),
+        pick(rng, TEXTURES),
     )
 
 
@@ -78,7 +78,7 @@ def draw_distractors(
     frames = len(world.camera)
     sprites = []
     for _ in range(world.distractor_count):
-        look = Appearance(str(rng.choice(shapes)), str(rng.choice(colours)), str(rng.choice(TEXTURES)))
+        look = Appearance(pick(rng, shapes), pick(rng, colours), pick(rng, TEXTURES))
         creep = drift_path(rng, options.camera_drift * float(rng.integers(2)), frames)
         path = rng.uniform(0, options.size, size=2) + creep - world.camera_shift
         radius = float(rng.uniform(3.5, 4.5))

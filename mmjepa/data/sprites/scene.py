@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from mmjepa.data.sprites.appearance import Appearance
 
 KINDS = ("appearance", "motion", "relations")
 FloatArray = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def random_key(kind: str, index: int, split: str, seed: int) -> tuple[int, int, 
     """Whole numbers that identify a scene; streams made from different keys are independent."""
     split_number = int.from_bytes(hashlib.sha256(split.encode()).digest()[:6], "big")
     return seed, KINDS.index(kind), split_number, index
+
+
+def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
+    """One of ``choices``, uniformly; many times faster than ``rng.choice``, which makes an array of them first."""
+    return choices[int(rng.integers(len(choices)))]
 
 
 def reversed_sprite(sprite: Sprite) -> Sprite:
