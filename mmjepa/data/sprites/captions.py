@@ -69,8 +69,8 @@ def describe(scene: Scene, count: int) -> tuple[list[str], dict[str, str]]:
     content = content_of(scene)
     styles = STYLES[scene.kind]
     order = rng.permutation(len(styles))
-    voices = [Voice.draw(rng)]
-    captions = [styles[order[0]](content, voices[0])]
+    first_voice = Voice.draw(rng)
+    captions = [styles[order[0]](content, first_voice)]
     while len(captions) < count:
         caption = styles[order[len(captions) % len(styles)]](content, Voice.draw(rng))
         if caption not in captions:
@@ -78,7 +78,7 @@ def describe(scene: Scene, count: int) -> tuple[list[str], dict[str, str]]:
     swapped = {"appearance_swapped": _swap_appearance(content, rng)}
     if scene.kind != "appearance":
         swapped["motion_swapped"] = _swap_motion(content, rng)
-    return captions, {name: styles[order[0]](other, voices[0]) for name, other in swapped.items()}
+    return captions, {name: styles[order[0]](other, first_voice) for name, other in swapped.items()}
 
 
 def content_of(scene: Scene) -> Content:

@@ -19,8 +19,8 @@ SHAPE_WORDS: dict[str, tuple[str, ...]] = {
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "scarlet"),
     "yellow": ("yellow", "golden"),
-    "green": ("green", "emerald"),
-    "blue": ("blue", "azure"),
+    "green": ("green", "jade"),
+    "blue": ("blue", "cobalt"),
     "purple": ("purple", "violet"),
 }
 TEXTURE_WORDS: dict[str, tuple[str, ...]] = {"plain": ("plain", "solid"), "striped": ("striped", "stripy")}

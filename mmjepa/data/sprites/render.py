@@ -60,10 +60,13 @@ def _ground_frames(background: Background, camera: FloatArray, size: int) -> Flo
     hue -= hue.mean()
     image = brightness[..., None] + 0.6 * tint[..., None] * hue / np.linalg.norm(hue)
     image = np.clip(mean + background.strength * _CONTRAST * image, 0.0, 1.0)
-    start = np.rint(camera * _OVERSAMPLING).astype(np.int64)
-    pixel = np.arange(size) * _OVERSAMPLING
-    rows, columns = (start[:, 1:] + pixel) % fine, (start[:, :1] + pixel) % fine
-    return image[rows[:, :, None], columns[:, None, :]]
+    whole, part = np.divmod(np.rint(camera * _OVERSAMPLING).astype(np.int64), _OVERSAMPLING)
+    return np.stack(
+        [
+            np.roll(image[down::_OVERSAMPLING, right::_OVERSAMPLING], (-y, -x), axis=(0, 1))
+            for (x, y), (right, down) in zip(whole, part, strict=True)
+        ]
+    )
 
 
 def _pattern(name: str, fine: int, rng: np.random.Generator) -> FloatArray:
