@@ -1,6 +1,6 @@
 """Write the report of an experiment: one HTML page from result rows and training runs.
 
-    python eval/report.py results=runs/demo/results runs=runs/demo/train out=runs/demo/report
+python eval/report.py results=runs/demo/results runs=runs/demo/train out=runs/demo/report
 """
 
 from __future__ import annotations

@@ -30,11 +30,22 @@ TAIL_LINES = 25
 
 
 @dataclass
+class StageArguments:
+    """Extra ``key=value`` for the program of each kind of stage: what a budget changes of the programs' defaults."""
+
+    data: list[str] = field(default_factory=list)
+    train: list[str] = field(default_factory=list)
+    align: list[str] = field(default_factory=list)
+    retrieval: list[str] = field(default_factory=list)
+    probe: list[str] = field(default_factory=list)
+
+
+@dataclass
 class PipelineConfig:
     """What is trained and how much of it. Relative paths start at the root of the source tree.
 
     work: folder for everything. variants: options of ``configs/experiment/<experiments>/``. seeds: pretraining seeds.
-    jobs: stages at a time; 0 is one per core. data ... probe: extra ``key=value`` for the programs of that name.
+    jobs: stages at a time; 0 is one per core. fills: what stands in for lost frames in retrieval.
     """
 
     work: str = MISSING
@@ -42,11 +53,8 @@ class PipelineConfig:
     variants: list[str] = MISSING
     seeds: list[int] = MISSING
     jobs: int = 0
-    data: list[str] = field(default_factory=list)
-    train: list[str] = field(default_factory=list)
-    align: list[str] = field(default_factory=list)
-    retrieval: list[str] = field(default_factory=list)
-    probe: list[str] = field(default_factory=list)
+    fills: list[str] = MISSING
+    arguments: StageArguments = field(default_factory=StageArguments)
 
     def __post_init__(self) -> None:
         if self.jobs < 0:
@@ -82,12 +90,13 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Encoder:
-    """One encoder of the tables: how the programs are told to build it."""
+    """One encoder of the tables: how the programs are told to build it, and the fills it cannot do."""
 
     name: str
     seed: int
     needs: str
     arguments: list[str]
+    lacks: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -100,7 +109,7 @@ def story(config: PipelineConfig) -> list[Stage]:
     work = Path(config.work)
     data = work / "data"
     stages = [
-        Stage("data", _python("data_prep/sprites.py", f"out={data}", *config.data))
+        Stage("data", _python("data_prep/sprites.py", f"out={data}", *config.arguments.data))
     ]  # skips finished splits itself
     encoders = _encoders(config, work)
     ports = _free_ports(len(config.variants) * len(config.seeds) + len(encoders))
@@ -214,10 +223,8 @@ def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
         arguments = ["encoder=random_init", exported(first, seed), f"encoder.seed={seed}"]
         encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments))
     seed = config.seeds[0]
-    return [
-        *encoders,
-        Encoder("raw_patches", seed, f"train-{first}-{seed}", ["encoder=raw_patches", exported(first, seed)]),
-    ]
+    pixels = ["encoder=raw_patches", exported(first, seed)]
+    return [*encoders, Encoder("raw_patches", seed, f"train-{first}-{seed}", pixels, lacks=("predict",))]
 
 
 def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, data: Path, port: int) -> Stage:
@@ -227,14 +234,15 @@ def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, da
         f"run={run}",
         f"seed={seed}",
         f"data.root={data}",
-        *config.train,
+        *config.arguments.train,
     ]
     return Stage(f"train-{variant}-{seed}", _deepspeed(port, *arguments), ("data",), run / "encoder" / "config.json")
 
 
 def _alignment(config: PipelineConfig, encoder: Encoder, work: Path, data: Path, port: int) -> Stage:
     run = work / "align" / encoder.name / f"seed{encoder.seed}"
-    arguments = ["experiment=align", f"run={run}", *encoder.arguments, f"data.root={data}", *config.align]
+    arguments = ["experiment=align", f"run={run}", f"seed={encoder.seed}", *encoder.arguments, f"data.root={data}"]
+    arguments += config.arguments.align
     return Stage(f"align-{encoder.label}", _deepspeed(port, *arguments), (encoder.needs,), run / "head" / "config.json")
 
 
@@ -242,16 +250,24 @@ def _evaluations(config: PipelineConfig, encoder: Encoder, align: str, work: Pat
     head = work / "align" / encoder.name / f"seed{encoder.seed}" / "head"
     retrieval, probe = (work / "results" / f"{kind}-{encoder.label}.json" for kind in ("retrieval", "probe"))
     shared = [*encoder.arguments, f"data.root={data}"]
+    fills = [fill for fill in config.fills if fill not in encoder.lacks]
     return (
         Stage(
             f"retrieval-{encoder.label}",
-            _python("eval/retrieval.py", *shared, f"head={head}", f"out={retrieval}", *config.retrieval),
+            _python(
+                "eval/retrieval.py",
+                *shared,
+                f"head={head}",
+                f"fills=[{','.join(fills)}]",
+                f"out={retrieval}",
+                *config.arguments.retrieval,
+            ),
             (align,),
             retrieval,
         ),
         Stage(
             f"probe-{encoder.label}",
-            _python("eval/probe.py", *shared, f"out={probe}", *config.probe),
+            _python("eval/probe.py", *shared, f"out={probe}", *config.arguments.probe),
             (encoder.needs,),
             probe,
         ),

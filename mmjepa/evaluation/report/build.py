@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from mmjepa.errors import UserError
+from mmjepa.evaluation.report.comparisons import compare_encoders
 from mmjepa.evaluation.report.findings import Finding, headline
 from mmjepa.evaluation.report.page import glossary_section, page, reproducibility_section
 from mmjepa.evaluation.report.plots import Palette, save_png
@@ -21,6 +22,8 @@ from mmjepa.evaluation.report.sections import (
     Section,
     at_a_glance,
     chart_grid,
+    comparison_section,
+    hard_negative_section,
     probe_section,
     retention_section,
     retrieval_section,
@@ -69,11 +72,14 @@ def build_report(config: ReportConfig) -> Report:
     runs = [] if config.runs is None else load_runs(_folder(config.runs, "runs"))
     encoders = sorted({*results.encoders(), *(run.encoder for run in runs)}, key=table_order)
     palette = colours(encoders)
-    findings, summary = headline(results), at_a_glance(results)
+    comparisons = compare_encoders(results)
+    findings, summary = headline(results, comparisons), at_a_glance(results)
     sections = [
         retention_section(results, palette),
         retrieval_section(results),
+        comparison_section(comparisons),
         robustness_section(results),
+        hard_negative_section(results),
         probe_section(results, palette),
         _examples_section(results, config.splits),
         _training_section(runs, palette),

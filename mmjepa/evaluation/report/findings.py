@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmjepa.evaluation.report.comparisons import Comparison
 from mmjepa.evaluation.report.retention import clean_estimate
 from mmjepa.evaluation.report.rows import Estimate, Results, distinct, join_seeds, where
 from mmjepa.evaluation.report.style import percent, title_of
@@ -19,16 +21,15 @@ class Finding:
     good: bool | None
 
 
-def headline(results: Results) -> list[Finding]:
+def headline(results: Results, comparisons: Sequence[Comparison]) -> list[Finding]:
     """Does each trained encoder beat the random initialisation: on text-to-video R@1, then on the probes."""
     if not results.trained():
         return [Finding("There is no trained encoder among the results: only controls were evaluated.", None)]
-    return [
-        one
-        for name in results.trained()
-        for one in (_retrieval_finding(results, name), _probe_finding(results, name))
-        if one
-    ]
+    found = []
+    for name in results.trained():
+        found += [_retrieval_finding(results, name), _probe_finding(results, name)]
+        found += [_paired_finding(one) for one in comparisons if one.encoder == name and not one.lossy]
+    return [one for one in found if one is not None]
 
 
 def verdict(
@@ -60,6 +61,16 @@ def _retrieval_finding(results: Results, encoder: str) -> Finding:
     trained = clean_estimate(results, encoder, "text_to_video", "R@1")
     control = clean_estimate(results, "random_init", "text_to_video", "R@1")
     return verdict(title_of(encoder), trained, control, "text-to-video R@1")
+
+
+def _paired_finding(comparison: Comparison) -> Finding:
+    """The same question on the same queries, which tells smaller differences from noise than two intervals can."""
+    one = comparison.difference
+    points = percent(Estimate(one.difference, one.low, one.high, comparison.seeds))
+    names = f"{title_of(comparison.encoder)} minus {title_of(comparison.other)}"
+    decided = "" if one.low > 0 or one.high < 0 else ": no difference that could be told from noise"
+    p_value = f"p = {comparison.p_value:.3f} after Holm's correction"
+    return Finding(f"Paired on the same queries, {names} in R@1: {points} points, {p_value}{decided}.", None)
 
 
 def _probe_finding(results: Results, encoder: str) -> Finding | None:

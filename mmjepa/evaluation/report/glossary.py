@@ -20,7 +20,7 @@ GLOSSARY = {
     "was lost.",
     "Relative robustness": "1 − (clean R@1 − lossy R@1) / clean R@1. A weak encoder scores well here by having little "
     "to lose.",
-    "Area": "Area under R@1 / clean R@1 over the dropout rate, divided by the range of rates; 1 means nothing was lost.",
+    "Area": "Area under R@1 / clean R@1 over the dropout rate, divided by the range of rates; 1 means no loss.",
     "Half rate": "The dropout rate at which R@1 falls to half of its clean value.",
     "Probe": "A small classifier trained on frozen features: what can be read out of them.",
     "Single frame, shuffled frames": "The probe sees one frame only, or the frames in random order: what it still "

@@ -150,20 +150,22 @@ def save_png(charts: Sequence[Chart], path: Path, columns: int = 3) -> None:
 
 
 def _name_ends(axes: Axes, lines: Sequence[Line], palette: Palette) -> None:
-    """Write each line's name at its last point, moved apart so that no two names overlap."""
+    """Write each encoder's name once, at its last point, moved apart so that no two names overlap."""
     bottom, top = axes.get_ylim()
     gap = (top - bottom) * 0.085
-    ends = sorted(lines, key=lambda line: line.y[-1].value)
+    ends = {line.encoder: (line.x[-1], line.y[-1].value) for line in lines}
+    names = sorted(ends, key=lambda name: ends[name][1])
     heights: list[float] = []
-    for line in ends:
-        heights.append(max(line.y[-1].value, heights[-1] + gap) if heights else line.y[-1].value)
-    for line, height in zip(ends, heights, strict=True):
+    for name in names:
+        heights.append(max(ends[name][1], heights[-1] + gap) if heights else ends[name][1])
+    beyond = max(0.0, heights[-1] - top) if heights else 0.0
+    for name, height in zip(names, heights, strict=True):
         axes.annotate(
-            title_of(line.encoder),
-            (line.x[-1], height),
+            title_of(name),
+            (ends[name][0], height - beyond),
             xytext=(4, 0),
             textcoords="offset points",
-            color=palette[line.encoder][0],
+            color=palette[name][0],
             fontsize=8,
             va="center",
             annotation_clip=False,

@@ -81,6 +81,8 @@ class Results:
     probes: list[ProbeRow] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     metas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ranks: dict[tuple[str, int | None], Path] = field(default_factory=dict)
+    """Files with the rank of every query, by (encoder, pretraining seed)."""
 
     def encoders(self) -> list[str]:
         """Names in table order: baseline, other trained encoders by name, then the controls."""
@@ -115,7 +117,10 @@ def load_results(folder: Path) -> Results:
             if "probe" in mapping:
                 results.probes.append(_parse(ProbeRow, mapping, path))
             else:
-                results.retrieval.append(_parse(RetrievalRow, mapping, path))
+                row = _parse(RetrievalRow, mapping, path)
+                results.retrieval.append(row)
+                if path.with_suffix(".npz").is_file():
+                    results.ranks[row.encoder, row.pretrain_seed] = path.with_suffix(".npz")
     if not results.metas:
         raise UserError(
             f"no result files (JSON with meta and rows) in {folder}; run eval/retrieval.py or eval/probe.py first"

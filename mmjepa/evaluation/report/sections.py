@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mmjepa.evaluation.report.comparisons import Comparison
 from mmjepa.evaluation.report.findings import chance
 from mmjepa.evaluation.report.plots import Chart, Line, Palette, forest_chart, inline_svg, line_chart
 from mmjepa.evaluation.report.retention import (
@@ -75,6 +76,38 @@ def retention_section(results: Results, palette: Palette) -> Section:
     return Section("retention", title, body, charts={"retention": absolute, "retention_relative": relative})
 
 
+def comparison_section(comparisons: Sequence[Comparison]) -> Section:
+    """Paired differences in R@1 between encoders, on the same queries."""
+    title = "Paired comparisons"
+    if not comparisons:
+        return Section("comparisons", title, _missing("No two encoders were measured with the same seed and queries."))
+    columns = [Column("clean or lossy"), Column("difference (points)", higher_is_better=None)]
+    columns += [Column("p (Holm)"), Column("seeds")]
+    caption = "Text-to-video R@1, first minus second; lossy: mean over all conditions with lost frames."
+    table = Table("comparisons", caption, columns)
+    for one in comparisons:
+        difference = Estimate(one.difference.difference, one.difference.low, one.difference.high, one.seeds)
+        label = f"{title_of(one.encoder)} − {title_of(one.other)}"
+        table.add(label, ["lossy" if one.lossy else "clean", difference, f"{one.p_value:.3f}", str(one.seeds)])
+    note = "Hierarchical bootstrap over seeds and videos; both encoders see the same resampled videos."
+    return Section("comparisons", title, f'<p class="soft">{note}</p>{to_html(table)}', [table])
+
+
+def hard_negative_section(results: Results) -> Section:
+    """How often a clip is nearer to its caption than to one that is wrong in one thing; 50 % is chance."""
+    title = "Wrong thing or wrong motion?"
+    rows = [row for row in results.retrieval if row.metric not in CLEAN_METRICS]
+    clean = [row for row in rows if row.rate == 0]
+    if not clean:
+        return Section("negatives", title, _missing("The clips have no hard negatives, or they were not measured."))
+    metrics = sorted(distinct(clean, "metric"))
+    cells = {name: [join_seeds(where(clean, encoder=name, metric=m)) for m in metrics] for name in results.encoders()}
+    columns = [Column(metric.replace("_", " ")) for metric in metrics]
+    caption = "Percent of clips that are nearer to their caption than to its hard negative; chance is 50."
+    table = encoder_table("hard_negatives", caption, columns, cells)
+    return Section("negatives", title, to_html(table), [table])
+
+
 def robustness_section(results: Results) -> Section:
     """Scores that sum up each curve."""
     columns = [
@@ -115,7 +148,7 @@ def probe_section(results: Results, palette: Palette) -> Section:
     drawn = (_probe_chart(results, task, palette) for task in distinct(results.probes, "task"))
     charts = [chart for chart in drawn if chart is not None]
     tables = [_probe_table(results, probe) for probe in distinct(results.probes, "probe") if probe != "majority"]
-    body = chart_grid(charts, palette) + "".join(map(to_html, tables))
+    body = chart_grid(charts, palette) + f'<div class="tables">{"".join(map(to_html, tables))}</div>'
     return Section("probes", "Frozen probes", body, tables, {"probes": charts} if charts else {})
 
 
@@ -139,7 +172,7 @@ def at_a_glance(results: Results) -> Table:
         row += [join_seeds(where(probe_rows, encoder=encoder, task=task)) for task in tasks]
         cells[encoder] = row
     gallery = chance(results)
-    note = f" Chance R@1: {100 * gallery.value:.1f}." if gallery else ""
+    note = f" Chance R@1: about {100 * gallery.value:.1f}." if gallery else ""
     caption = f"Percent with 95 % intervals; probes: attentive, top-1.{note}"
     return encoder_table("summary", caption, columns, cells)
 
@@ -167,7 +200,7 @@ def _clean_table(results: Results, direction: str) -> Table:
         name: [clean_estimate(results, name, direction, metric) for metric in CLEAN_METRICS]
         for name in results.encoders()
     }
-    rows = where(results.retrieval, direction=direction, rate=0.0)
+    rows = where(results.retrieval, direction=direction, metric="R@1", rate=0.0)
     size = f", {rows[0].queries} queries, {rows[0].gallery} candidates" if rows else ""
     return encoder_table(f"retrieval_{direction}", f"{title_of(direction)}{size}", columns, cells)
 

@@ -96,6 +96,8 @@ p, ul { max-width: 46rem; margin: .4rem 0; }
 .headline.good { border-color: var(--good); }
 .headline.bad { border-color: var(--bad); }
 .scroll { overflow-x: auto; margin: .75rem 0; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
+.tables .scroll { min-width: 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; caption-side: top; padding-bottom: .25rem; }
 th, td { padding: .3rem .4rem .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }

@@ -1,0 +1,105 @@
+"""The pipeline: what it runs, what it skips, and how it fails. Stages here are one-line Python programs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmjepa.config import load_config
+from mmjepa.pipeline import ROOT, PipelineConfig, Stage, StageFailed, run_stages, story
+
+
+def stage(folder: Path, name: str, code: str = "", needs: tuple[str, ...] = ()) -> Stage:
+    """A stage that runs ``code``, then writes its marker."""
+    marker = folder / f"{name}.done"
+    return Stage(name, [sys.executable, "-c", f"{code}\nopen({str(marker)!r}, 'a').write('x')"], needs, marker)
+
+
+def test_stages_run_once_and_after_what_they_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = f"assert open({str(tmp_path / 'first.done')!r}).read() == 'x'"
+    stages = [stage(tmp_path, "second", code, ("first",)), stage(tmp_path, "first", "import time; time.sleep(0.3)")]
+    run_stages(stages, 2, tmp_path / "logs")
+    assert "first: python -c" in capsys.readouterr().out
+    run_stages(stages, 2, tmp_path / "logs")
+    assert (tmp_path / "second.done").read_text() == "x"
+    assert "already done: second, first" in capsys.readouterr().out
+
+
+def test_independent_stages_run_side_by_side_up_to_jobs(tmp_path: Path) -> None:
+    # Each waits for the other's sign of life: with one job at a time neither could end.
+    wait = "while not pathlib.Path({other!r}).exists(): time.sleep(0.01)"
+    meet = "import pathlib, time\npathlib.Path({mine!r}).touch()\n" + wait
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    stages = [
+        stage(tmp_path, "left", meet.format(mine=a, other=b)),
+        stage(tmp_path, "right", meet.format(mine=b, other=a)),
+    ]
+    run_stages(stages, 2, tmp_path / "logs")
+
+
+def test_failure_shows_the_log_stops_the_others_and_starts_nothing_more(tmp_path: Path) -> None:
+    stages = [
+        stage(tmp_path, "long", "import time; time.sleep(60)"),
+        stage(tmp_path, "bad", "raise SystemExit('the disk is full')"),
+        stage(tmp_path, "after", "", ("bad",)),
+    ]
+    start = time.monotonic()
+    with pytest.raises(StageFailed, match=r"(?s)stage bad ended with code 1.*the disk is full"):
+        run_stages(stages, 2, tmp_path / "logs")
+    assert time.monotonic() - start < 30
+    assert not list(tmp_path.glob("*.done"))
+
+
+def test_stage_that_leaves_no_marker_has_failed(tmp_path: Path) -> None:
+    silent = Stage("silent", [sys.executable, "-c", ""], (), tmp_path / "silent.done")
+    with pytest.raises(StageFailed, match="without writing"):
+        run_stages([silent], 1, tmp_path / "logs")
+
+
+def demo(*overrides: str) -> dict[str, Stage]:
+    """Stages of the demo by name."""
+    return {one.name: one for one in story(load_config("pipeline", PipelineConfig, list(overrides)))}
+
+
+def test_every_stage_comes_after_what_it_needs() -> None:
+    seen: set[str] = set()
+    for one in demo("seeds=[0,1]").values():
+        assert seen.issuperset(one.needs)
+        seen.add(one.name)
+
+
+def test_every_encoder_and_control_is_aligned_retrieved_and_probed_and_the_report_waits_for_all() -> None:
+    stages = demo("variants=[baseline,ld]", "seeds=[3,4]")
+    encoders = {f"{name}-{seed}" for name in ("baseline", "ld", "random_init") for seed in (3, 4)} | {"raw_patches-3"}
+    for kind in ("align", "retrieval", "probe"):
+        assert {name.removeprefix(f"{kind}-") for name in stages if name.startswith(kind)} == encoders
+    assert set(stages["report"].needs) == {f"{kind}-{name}" for kind in ("retrieval", "probe") for name in encoders}
+
+
+def test_commands_are_those_a_user_would_type() -> None:
+    stages = demo("work=somewhere", "variants=[ld]", "seeds=[7]", "arguments.train=['steps=5']")
+    words = stages["train-ld-7"].shown().split()
+    assert words[:4] == ["deepspeed", "--num_accelerators", "1", "--master_port"]
+    assert words[5:9] == ["train.py", "experiment=sprites/ld", "run=somewhere/train/ld/seed7", "seed=7"]
+    assert words[-1] == "steps=5"
+    control = stages["align-random_init-7"].shown()
+    assert "encoder=random_init encoder.checkpoint=somewhere/train/ld/seed7/encoder encoder.seed=7" in control
+    assert "'fills=[hold,blank,mask,predict]'" in stages["retrieval-ld-7"].shown()
+    assert "'fills=[hold,blank,mask]'" in stages["retrieval-raw_patches-7"].shown()
+
+
+def test_launched_stages_get_ports_of_their_own() -> None:
+    ports = [one.command[4] for one in demo("seeds=[0,1,2]").values() if "--master_port" in one.command]
+    assert len(ports) == len(set(ports)) == 2 * 3 + 2 * 3 + 3 + 1
+
+
+def test_program_returns_an_error_code_and_the_log_when_a_stage_fails(tmp_path: Path) -> None:
+    command = [sys.executable, "eval/pipeline.py", f"work={tmp_path}", "arguments.data=['no_such_key=1']"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "stage data ended with code 2" in result.stderr
+    assert "no_such_key" in result.stderr
