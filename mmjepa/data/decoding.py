@@ -8,6 +8,7 @@ none that were tried when it reads from a file. The file lies in shared memory, 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tempfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 import decord
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mmjepa.data.samples import IMAGE_SUFFIXES, Sample, UnusableSample
@@ -65,7 +66,7 @@ def _decode_video(path: str, choose: ChooseFrames) -> Frames:
         pixels = reader.get_batch(indices).asnumpy()
         timestamps = reader.get_frame_timestamp(indices)[:, 0]
     except (decord.DECORDError, RuntimeError) as error:  # decord raises both
-        raise UnusableSample(_reason(error, path)) from error
+        raise UnusableSample(_reason(str(error), path)) from error
     if not np.isfinite(timestamps).all():
         raise UnusableSample("video without valid timestamps")
     return _gather(torch.from_numpy(pixels), torch.from_numpy(timestamps), inverse.reshape(wanted.shape))
@@ -75,9 +76,11 @@ def _decode_image(data: bytes, choose: ChooseFrames) -> Frames:
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    # All that Pillow raises on damaged files: it has no common base class for them.
+    except UnidentifiedImageError as error:
+        raise UnusableSample("not an image") from error
+    # All else that Pillow raises on damaged files: it has no common base class for them.
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UnusableSample(_reason(error)) from error
+        raise UnusableSample(f"damaged image: {error}") from error
     return _gather(torch.from_numpy(pixels.copy())[None], torch.zeros(1), choose(1))
 
 
@@ -89,9 +92,7 @@ def _gather(pixels: Tensor, timestamps: Tensor, index: np.ndarray) -> Frames:
     return Frames(pixels[chosen], timestamps[chosen].float())
 
 
-def _reason(error: Exception, path: str | None = None) -> str:
-    """The last line of a decoder's message (decord puts a stack trace with build paths before it)."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Stack trace", "[bt]"))]
-    reason = telling[0] if telling else type(error).__name__
-    return reason.replace(path, "the file") if path else reason
+def _reason(message: str, path: str) -> str:
+    """The first line of a decord message, without the time, the place in decord's source and the temporary ``path``."""
+    line = message.strip().split("\n", maxsplit=1)[0]
+    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", line).replace(path, "the file") or "decord gives no reason"

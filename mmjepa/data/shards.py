@@ -90,6 +90,8 @@ def _tar_members(path: Path) -> Iterable[tuple[str, Extent]]:
     # ignore_zeros makes tarfile step on block by block after an invalid header instead of ending silently.
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive:
         for member in archive:
+            if archive.offset <= member.offset:  # tarfile believes a negative size, and would go round in circles
+                raise tarfile.ReadError(f"negative size of {member.name}")
             if member.isreg():
                 yield member.name, Extent(member.offset_data, member.size)
 

@@ -155,6 +155,18 @@ def damage_first_header(split: Path) -> set[int]:
     return {0}
 
 
+def negative_size(split: Path) -> set[int]:
+    """A well-formed header that sends the reader back to where it came from."""
+    shard = first_shard(split)
+    offset = header_offset(shard, "clip-001.mp4")
+    header = bytearray(shard.read_bytes()[offset : offset + BLOCK])
+    header[124:136] = (-1024).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    overwrite(shard, offset, bytes(header))
+    return {1, 2, 3}
+
+
 def make_text(split: Path) -> set[int]:
     first_shard(split).write_text("not a tar\n" * 300)
     return {0, 1, 2, 3}
@@ -171,7 +183,8 @@ def remove(split: Path) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    "break_shard", [cut_short, cut_in_header, damage_header, damage_first_header, make_text, make_empty, remove]
+    "break_shard",
+    [cut_short, cut_in_header, damage_header, damage_first_header, negative_size, make_text, make_empty, remove],
 )
 def test_what_a_damaged_shard_still_holds_is_used(
     tmp_path: Path, twelve_videos: list[Sample], break_shard: Callable[[Path], set[int]]
