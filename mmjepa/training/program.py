@@ -1,15 +1,12 @@
-"""Schema of ``configs/train.yaml``, and which task it asks for."""
+"""Schema of ``configs/train.yaml``, and the task that it asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-
-import torch
+from typing import Any
 
 from mmjepa.alignment.config import AlignConfig, AlignParts
-from mmjepa.alignment.task import AlignTask
 from mmjepa.data.config import DataConfig
 from mmjepa.errors import UserError
 from mmjepa.frozen import EncoderConfig
@@ -20,12 +17,17 @@ from mmjepa.text import TextConfig
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.engine import run_training
 from mmjepa.training.pretrain import PretrainParts, PretrainTask
-from mmjepa.training.task import Task
+
+GROUPS = {
+    "pretrain": ("model", "masking", "objective", "data"),
+    "align": ("encoder", "text", "data", "align"),
+}
+"""Which groups of the configuration each task is made of; the others must be absent."""
 
 
 @dataclass
 class TrainConfig(TrainingConfig):
-    """``task: pretrain`` needs model, masking, objective and data; ``task: align`` encoder, text, data and align."""
+    """The engine's settings, ``task``, and the groups that this task needs."""
 
     task: str = "pretrain"
     model: ModelConfig | None = None
@@ -38,27 +40,23 @@ class TrainConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task not in ("pretrain", "align"):
-            raise UserError(f"task '{self.task}' is not known (pretrain or align)")
+        if self.task not in GROUPS:
+            raise UserError(f"task '{self.task}' is not known ({', '.join(GROUPS)})")
+        for group in sorted({name for names in GROUPS.values() for name in names}):
+            needed, given = group in GROUPS[self.task], getattr(self, group) is not None
+            if needed != given:
+                raise UserError(f"task {self.task} {'needs' if needed else 'does not use'} the group {group}")
 
-    def pretrain_parts(self) -> PretrainParts:
-        """The groups that pretraining needs; raises UserError if one is absent."""
-        if not (self.model and self.masking and self.objective and self.data):
-            raise UserError("task pretrain needs the groups model, masking, objective and data")
-        return PretrainParts(self.model, self.masking, self.objective, self.data)
-
-    def align_parts(self) -> AlignParts:
-        """The groups that alignment needs; raises UserError if one is absent."""
-        if not (self.encoder and self.text and self.data and self.align):
-            raise UserError("task align needs the groups encoder, text, data and align: give experiment=align")
-        return AlignParts(self.encoder, self.text, self.data, self.align)
+    def parts(self) -> dict[str, Any]:
+        """The task's groups by name."""
+        return {group: getattr(self, group) for group in GROUPS[self.task]}
 
 
 def train(config: TrainConfig) -> None:
     """Train from the newest checkpoint of ``run`` if there is one, and export the result into the run's folder."""
-    build: Callable[[torch.device], Task]
     if config.task == "pretrain":
-        build = partial(PretrainTask, config, config.pretrain_parts())
-    else:
-        build = partial(AlignTask, config, config.align_parts())
-    run_training(config, build)
+        run_training(config, partial(PretrainTask, config, PretrainParts(**config.parts())))
+        return
+    from mmjepa.alignment.task import AlignTask  # with the text libraries, which pretraining has no use for
+
+    run_training(config, partial(AlignTask, config, AlignParts(**config.parts())))

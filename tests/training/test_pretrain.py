@@ -1,0 +1,175 @@
+"""``train.py`` on a nano Video-JEPA and a handful of real shards: what a user of the program sees."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from clips import SIDE, write_splits
+from conftest import ROOT, read_curve, start
+from safetensors.torch import load_file
+
+from mmjepa.config import load_config, run_program
+from mmjepa.frozen.checkpoint import load_exported
+from mmjepa.masking import MaskSet
+from mmjepa.models import TokenGrid, build_video_jepa
+from mmjepa.training.engine import run_training
+from mmjepa.training.pretrain import PretrainParts, PretrainTask
+from mmjepa.training.program import TrainConfig, train
+
+TRAIN = ROOT / "train.py"
+
+Pretrain = Callable[..., PretrainTask]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides for a run of seconds: 4 frames of 32 x 32 pixels, FWM-HW-LD with its heads."""
+    root = write_splits(tmp_path_factory.mktemp("discs"))
+    model = ["model=nano", "model.width=24", "model.depth=4", "model.heads=2", "model.frames=4", "model.patch=8"]
+    model += [f"model.resolution={SIDE}", "model.predictor.width=24", "model.predictor.heads=2"]
+    data = ["data=sprites", f"data.root={root}", "data.frames=4", "data.stride=1", f"data.resolution={SIDE}"]
+    steps = ["steps=14", "batch_size=8", "optimizer.warmup_steps=2", "log.every=1", "checkpoint.every=4"]
+    watch = ["health.every=7", "health.clips=4", "precision=fp32", "data.workers=0"]
+    return ["objective=fwm_hw_ld", *model, *data, *steps, *watch]
+
+
+@pytest.fixture
+def pretrain(one_rank: None, settings: list[str]) -> Pretrain:
+    """Pretrain in this process; returns the task as it ended."""
+
+    def run(folder: Path, *overrides: str) -> PretrainTask:
+        config = load_config("train", TrainConfig, [f"run={folder}", *settings, *overrides])
+        tasks: list[PretrainTask] = []
+
+        def build(device: torch.device) -> PretrainTask:
+            tasks.append(PretrainTask(config, PretrainParts(**config.parts()), device))
+            return tasks[0]
+
+        run_training(config, build)
+        return tasks[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Path:
+    """A finished run of ``python train.py``."""
+    run = tmp_path_factory.mktemp("pretrain") / "run"
+    result = start(TRAIN, f"run={run}", *settings)
+    assert result.returncode == 0, result.stderr
+    return run
+
+
+def test_every_term_and_measure_is_logged(finished: Path) -> None:
+    curve = read_curve(finished)
+    assert [row["step"] for row in curve] == list(range(1, 15))
+    terms = {"predict", "context", "hard_region", "static", "orthogonal", "latent_dynamics"}
+    assert terms | {"loss", "lr", "grad_norm", "ema_momentum", "decode_failures"} <= set().union(*curve)
+    assert {"health/rankme", "health/channel_std", "health/between_clip_share"} <= curve[6].keys()
+    timed = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0 < timed["flops_share"] < 1
+    assert 0 <= timed["data_wait"] < 1
+
+
+def test_exported_encoder_is_the_teacher(tmp_path: Path, pretrain: Pretrain) -> None:
+    task = pretrain(tmp_path / "run")
+    exported = load_exported(tmp_path / "run" / "encoder").model
+    assert task.teacher is not None
+    for name, tensor in task.teacher.module.state_dict().items():
+        assert torch.equal(exported.encoder.state_dict()[name], tensor)
+    assert not torch.equal(exported.encoder.norms[0].weight, task.student.encoder.norms[0].weight)
+    assert load_file(tmp_path / "run" / "encoder" / "heads.safetensors")
+
+
+def test_without_a_teacher_the_student_is_exported(tmp_path: Path, pretrain: Pretrain) -> None:
+    task = pretrain(tmp_path / "run", "ema=null")
+    exported = load_exported(tmp_path / "run" / "encoder").model
+    for name, tensor in task.student.state_dict().items():
+        assert torch.equal(exported.state_dict()[name], tensor)
+
+
+def test_micro_batches_share_the_curve(finished: Path, tmp_path: Path, pretrain: Pretrain) -> None:
+    pretrain(tmp_path / "run", "accumulation=2", "objective=baseline")
+    pretrain(tmp_path / "whole", "objective=baseline")
+    for ours, whole in zip(read_curve(tmp_path / "run"), read_curve(tmp_path / "whole"), strict=True):
+        assert ours == pytest.approx(whole, rel=2e-3, abs=1e-5)
+
+
+def test_stills_among_the_batches(tmp_path: Path, pretrain: Pretrain) -> None:
+    root = write_splits(tmp_path / "discs")
+    task = pretrain(tmp_path / "run", "data=sprites_mixed", f"data.root={root}", "objective=baseline")
+    assert all(math.isfinite(row["loss"]) for row in read_curve(tmp_path / "run"))
+    fresh = build_video_jepa(task.parts.model).encoder
+    assert task.teacher is not None
+    for name in ("image_modality", "video_modality"):  # 1e-6 at the start: visibly larger only if that path was trained
+        assert getattr(task.teacher.module, name).abs().max() > 10 * getattr(fresh, name).abs().max()
+
+
+def test_cut_off_run_continues_exactly(
+    finished: Path, tmp_path: Path, pretrain: Pretrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = PretrainTask._masks
+
+    def cut_off(task: PretrainTask, step: int, grid: TokenGrid) -> list[MaskSet]:
+        if step == 10:
+            raise KeyboardInterrupt
+        return draw(task, step, grid)
+
+    monkeypatch.setattr(PretrainTask, "_masks", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tmp_path / "run")
+    monkeypatch.undo()
+    pretrain(tmp_path / "run")
+    assert read_curve(tmp_path / "run") == read_curve(finished)
+
+
+@pytest.mark.slow
+def test_two_ranks_with_workers_share_the_curve_of_one(finished: Path, tmp_path: Path, settings: list[str]) -> None:
+    result = start(TRAIN, f"run={tmp_path / 'run'}", *settings, "data.workers=1", ranks=2)
+    assert result.returncode == 0, result.stderr
+    for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
+        assert ours == pytest.approx(reference, rel=2e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_deepspeed_launcher_runs_it_as_documented(tmp_path: Path, settings: list[str]) -> None:
+    launcher = Path(shutil.which("deepspeed") or ROOT / ".venv" / "bin" / "deepspeed")
+    run = tmp_path / "run"
+    result = start(launcher, "train.py", f"run={run}", *settings, "steps=3")
+    assert result.returncode == 0, result.stderr
+    assert len(read_curve(run)) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+objective.objectives.nonsense={weights: {}}", "unknown objective 'nonsense'"),
+        ("objective=nonsense", "nonsense"),
+        ("model.widht=3", "widht"),
+        ("data.root=nowhere", "nowhere"),
+        ("data.frames=8", "data.frames=8 does not fit model.frames=4"),
+        ("accumulation=3", "batch_size=8 does not divide into 1 ranks x 3 micro-batches"),
+        ("task=align", "task align needs the group align"),
+        ("task=sing", "task 'sing' is not known"),
+    ],
+)
+def test_bad_settings_end_in_one_line_and_code_2(
+    tmp_path: Path,
+    settings: list[str],
+    one_rank: None,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_program("train", TrainConfig, train, [f"run={tmp_path / 'run'}", *settings, override])
+    assert stop.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
