@@ -93,19 +93,26 @@ class TrainStream:
     def __iter__(self) -> Iterator[ClipBatch]:
         plans = _Plans(self._order, self.step, self._rows)
         batches = iter(ordered_loader(self._dataset, plans, self._config.workers, self._config.prefetch))
-        while True:
-            began = time.perf_counter()
-            batch = next(batches)
-            self.wait_seconds += time.perf_counter() - began
-            self.quarantine.record(batch.failures)
-            if isinstance(batch, _Exhausted):
-                raise UserError(
-                    f"data source {batch.source}: {self._config.max_failures_in_row} unusable samples in a row, "
-                    f"the last one {batch.failures[-1].shard}:{batch.failures[-1].key} ({batch.failures[-1].reason})"
-                )
-            self.step += 1
-            self.clips += len(batch)
-            yield batch
+        try:
+            while True:
+                began = time.perf_counter()
+                batch = next(batches)
+                self.wait_seconds += time.perf_counter() - began
+                self.quarantine.record(batch.failures)
+                if isinstance(batch, _Exhausted):
+                    raise UserError(self._exhaustion_message(batch))
+                self.step += 1
+                self.clips += len(batch)
+                yield batch
+        finally:
+            del batches  # ends the workers now: the traceback of an error would keep them alive
+
+    def _exhaustion_message(self, exhausted: _Exhausted) -> str:
+        last = exhausted.failures[-1]
+        return (
+            f"data source {exhausted.source}: {self._config.max_failures_in_row} unusable samples in a row, "
+            f"the last one {last.key} in {last.shard} ({last.reason})"
+        )
 
 
 class _Plans(Sampler[BatchPlan]):
