@@ -1,0 +1,76 @@
+"""What all probes share: the held-out part of train, pooling over space, and standardisation with train statistics.
+
+Token features have shape (N, T', S, D): clips, time steps, tokens of one time step, channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Channels that vary less than this share of the most varying one are noise of the number format: not blown up.
+_RELATIVE_FLOOR = 1e-6
+_HOLD_OUT_EVERY = 5
+_CHUNK = 256  # clips turned to float64 at a time
+
+
+def held_out_split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (fit, held out) of a split of labels (N,): every fifth clip of each class after a shuffle is held out.
+
+    Hyper-parameters are chosen on the held-out part of train, never on test.
+    """
+    if len(labels) < _HOLD_OUT_EVERY:
+        raise ValueError(f"{len(labels)} training clips are too few to hold out one in {_HOLD_OUT_EVERY}")
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels.cpu()[shuffled].argsort(stable=True)]
+    held_out = torch.arange(len(labels)) % _HOLD_OUT_EVERY == _HOLD_OUT_EVERY // 2
+    return by_class[~held_out], by_class[held_out]
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Subtracts ``mean`` and divides by ``scale``; both broadcast over features (N, ...)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features.float() - self.mean) / self.scale
+
+
+def token_standardiser(tokens: Tensor) -> Standardiser:
+    """Statistics of train tokens (N, T', S, D): mean per position and channel, one scale per channel.
+
+    The mean is taken per *position*: in trained encoders most variance is positional and common to all clips. A mean
+    per channel alone would leave it in, the scale would be set by it, and the part that tells clips apart would reach
+    the probe too small to be learned. Nothing is lost: what is common to all clips says nothing about the label.
+    The scale, over clips and positions, keeps the positions' relative magnitudes.
+    """
+    total = torch.zeros(tokens.shape[1:], dtype=torch.float64, device=tokens.device)
+    for chunk in tokens.split(_CHUNK):
+        total += chunk.double().sum(0)
+    mean = total / len(tokens)
+    squares = torch.zeros(tokens.shape[-1], dtype=torch.float64, device=tokens.device)
+    for chunk in tokens.split(_CHUNK):
+        squares += (chunk.double() - mean).square().sum((0, 1, 2))
+    return Standardiser(mean.float(), _scale((squares / tokens[..., 0].numel()).sqrt()).float())
+
+
+def pooled_standardiser(pooled: Tensor) -> Standardiser:
+    """Mean and scale per feature of pooled train features (N, F)."""
+    return Standardiser(pooled.double().mean(0).float(), _scale(pooled.double().std(0, correction=0)).float())
+
+
+def pool_over_space(tokens: Tensor) -> Tensor:
+    """Mean over the tokens of a time step, time steps side by side: (N, T', S, D) -> (N, T' * D), float32.
+
+    Time is kept, so that the order of events stays visible to probes without positions.
+    """
+    return tokens.mean(dim=2, dtype=torch.float32).flatten(1)
+
+
+def _scale(deviation: Tensor) -> Tensor:
+    floored = deviation.clamp(min=float(deviation.max()) * _RELATIVE_FLOOR)
+    return torch.where(floored > 0, floored, 1.0)
