@@ -24,7 +24,7 @@ CONFIG_FILE = "config.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class HeadConfig:
     """Sizes of a head. ``channels``: of one pooled query; ``text_residual``: adds an MLP to the linear text map."""
 
