@@ -191,7 +191,7 @@ def apply_fill(pixels: Tensor, kept: Tensor, fill: str) -> Tensor:
       be a different value for every encoder.
     * ``interpolate``: linear in time between the received neighbours; beyond the first and last received frame, hold.
     * ``compact``: the received frames re-timed evenly over the clip; true positions are lost.
-    * ``mask``, ``predict``: as ``hold``. The encoder skips tubelets that lost every frame (:func:`tubelet_present`), so
+    * ``mask``, ``predict``: as ``hold``. The encoder skips tubelets that lost every frame, so
       held frames are only seen inside tubelets of which a part was received.
 
     Frames received keep their exact values (``compact`` may move them); with no loss the clip is returned unchanged.
@@ -203,10 +203,3 @@ def apply_fill(pixels: Tensor, kept: Tensor, fill: str) -> Tensor:
     if not bool(kept.any(dim=1).all()):
         raise ValueError("every clip needs at least one frame received")
     return PIXEL_FILLS.get(fill, _hold)(pixels, kept.to(pixels.device))
-
-
-def tubelet_present(kept: Tensor, tubelet: int) -> Tensor:
-    """Tubelets of which at least one frame was received: (B, T) -> bool (B, T / tubelet)."""
-    if kept.shape[1] % tubelet:
-        raise ValueError(f"{kept.shape[1]} frames do not divide into tubelets of {tubelet}")
-    return kept.unflatten(1, (-1, tubelet)).any(dim=2)

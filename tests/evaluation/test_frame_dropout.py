@@ -15,7 +15,6 @@ from mmjepa.evaluation.dropout import (
     apply_fill,
     kept_batch,
     kept_frames,
-    tubelet_present,
 )
 
 patterns = st.sampled_from(sorted(PATTERNS))
@@ -126,13 +125,6 @@ def test_every_pixel_fill_is_deaf_to_the_content_of_lost_frames():
     other = torch.where(kept[:, None, :, None, None], pixels, 1e6)
     for fill in PIXEL_FILLS:
         assert torch.equal(apply_fill(pixels, kept, fill), apply_fill(other, kept, fill)), fill
-
-
-def test_a_tubelet_is_present_if_any_of_its_frames_was_received():
-    kept = torch.tensor([[True, True, False, True, False, False]])
-    assert tubelet_present(kept, 2).tolist() == [[True, True, False]]
-    with pytest.raises(ValueError, match="do not divide"):
-        tubelet_present(kept, 4)
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,15 @@ def order_of_two_tokens(clips: int, generator: torch.Generator) -> Planted:
 
 
 def signal_beneath_positional_variance(clips: int, generator: torch.Generator) -> Planted:
-    """99 % of the variance is a positional pattern common to all clips; the class lies within the other 1 %."""
+    """99 % of the variance is a positional pattern common to all clips; the class lies within the other 1 %.
+
+    So weak that ridge reads it (0.95), but not the attentive probe without its standardisation (0.46), nor with a mean
+    per channel instead of per position (0.74).
+    """
     positional = torch.randn(1, STEPS, PLACES, CHANNELS, generator=generator)
     labels = torch.randint(0, 4, (clips,), generator=generator)
     clip_noise = torch.randn(clips, STEPS, PLACES, CHANNELS, generator=generator)
-    between = clip_noise + 1.5 * _directions(generator, 4)[labels][:, None, None]
+    between = clip_noise + 0.5 * _directions(generator, 4)[labels][:, None, None]
     return positional + 0.1 * between, labels, 4
 
 
@@ -71,7 +75,7 @@ def _correct(name: str, planted: Planted) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("plant", "least"),
-    [(token_at_random_position, 0.85), (order_of_two_tokens, 0.75), (signal_beneath_positional_variance, 0.9)],
+    [(token_at_random_position, 0.85), (order_of_two_tokens, 0.75), (signal_beneath_positional_variance, 0.83)],
 )
 def test_attentive_probe_reads_planted_signals(plant, least):
     assert _correct("attentive", plant(1050, torch.Generator().manual_seed(0))).mean() > least
@@ -91,7 +95,7 @@ def test_fit_probe_with_its_choice_of_settings_reads_the_order_of_events(name):
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
 def test_pooled_probes_read_a_signal_beneath_positional_variance(probe):
-    assert _correct(probe, signal_beneath_positional_variance(900, torch.Generator().manual_seed(1))).mean() > 0.9
+    assert _correct(probe, signal_beneath_positional_variance(900, torch.Generator().manual_seed(1))).mean() > 0.8
 
 
 @pytest.mark.parametrize("probe", ["attentive", "linear", "knn"])

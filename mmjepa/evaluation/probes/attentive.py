@@ -39,8 +39,9 @@ class AttentiveBlock(nn.Module):
     A learned embedding of time step and place is added to the tokens, because attention is blind to order. Without it
     only encoders that write positions into their tokens could be read for the order of events: features without them
     (raw patches, rotary encoders) would lose for the probe's reason and not for their own. It starts at about the
-    tokens' own size: started near zero, order was memorised from the contents and not learned (measured: a planted
-    order of two tokens read at 0.46, chance 0.5, with train at 1.0; at 0.89 from this start).
+    tokens' own size: started near zero, order was memorised from the contents and not learned (measured at one
+    learning rate on a planted order of two tokens, chance 0.5: 0.60 from a start of 0.02, 0.88 from this one, with
+    train at 1.0 both times).
 
     With a single query, keys and values need not be computed per token: the query's product with the key matrix is one
     learned vector per head, and the value matrix can be applied after the weighted mean. Same function, a small
