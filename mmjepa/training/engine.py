@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ class Trainer:
         self.terms = TermBuffer()
         self.keys: list[list[str]] = []  # of the buffered steps, to name the samples of a step that went wrong
         self.watch = Stopwatch()
-        self.flops = 0.0
+        self.flops, self.peak = 0.0, float("nan")
         self.values: dict[str, float] = {}
         self.log: MetricsLog | None = None
 
@@ -103,6 +104,7 @@ class Trainer:
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         total: dict[str, Tensor] = {}
+        norm: Tensor | None = None
         for batch in micro_batches:
             terms = engine(batch)
             engine.backward(terms["loss"])
@@ -164,10 +166,10 @@ class Trainer:
 
     def _stop_if_not_finite(self, steps: list[dict[str, float]], bad_here: int | None) -> None:
         """Every rank sees the same reduced terms, so all stop together, before anything is saved."""
-        bad = [i for i, terms in enumerate(steps) if not torch.isfinite(torch.tensor(list(terms.values()))).all()]
-        if not bad:
+        bad = [[name for name, value in terms.items() if not math.isfinite(value)] for terms in steps]
+        if not any(bad):
             return
-        first, names = bad[0], sorted(name for name, value in steps[bad[0]].items() if not abs(value) < float("inf"))
+        first, names = next((place, names) for place, names in enumerate(bad) if names)
         keys: list[list[str]] = [[] for _ in range(self.layout.world)]
         dist.all_gather_object(keys, self.keys[first] if bad_here == first else [])
         step = self.step - len(steps) + first

@@ -45,7 +45,7 @@ def start(program: Path, *arguments: str, ranks: int = 1, **environment: str) ->
         env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
 
 

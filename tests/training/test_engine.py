@@ -66,12 +66,12 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_parameters(tmp_path: Path, train_t
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_killed_run_continues_exactly(tmp_path: Path, train_toy: Train, stage: int) -> None:
-    setting = f"deepspeed.stage={stage}"
+    setting = (f"deepspeed.stage={stage}", "dropout=0.2")
     cut = tmp_path / "cut"
-    assert start(TOY, f"run={cut}", setting, TOY_KILL_AT="27").returncode == -9
+    assert start(TOY, f"run={cut}", *setting, TOY_KILL_AT="27").returncode == -9
     assert len(read_curve(cut)) > 20  # there are rows beyond the checkpoint: they must not be doubled
-    train_toy(cut, setting)
-    train_toy(tmp_path / "whole", setting)
+    train_toy(cut, *setting)
+    train_toy(tmp_path / "whole", *setting)
     assert read_curve(cut) == read_curve(tmp_path / "whole")
 
 

@@ -28,9 +28,10 @@ FEATURES = 12
 
 @dataclass
 class ToyConfig(TrainingConfig):
-    """``width`` changes the shape; ``bad_at`` puts a NaN into the last row of that step."""
+    """``width`` changes the shape; ``dropout`` draws random numbers; ``bad_at`` puts a NaN into a row of that step."""
 
     width: int = 16
+    dropout: float = 0.0
     bad_at: int = -1
 
 
@@ -41,7 +42,7 @@ class ToyTask(Task):
         super().__init__(config.precision)
         self.config = config
         self.network = nn.Sequential(
-            nn.Linear(FEATURES, config.width), nn.GELU(), nn.Dropout(0.0), nn.Linear(config.width, 1)
+            nn.Linear(FEATURES, config.width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.width, 1)
         )
         self.ema = config.ema or EmaConfig()
         self.teacher = EmaTeacher(self.network)
