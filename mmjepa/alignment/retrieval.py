@@ -35,16 +35,22 @@ class VideoEmbeddings:
     metas: list[dict[str, Any]]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_videos(
     encoder: FrozenEncoder, head: AlignmentHead, clips: EvaluationSet, conditions: Sequence[DropoutCondition]
 ) -> VideoEmbeddings:
-    """Embed every video under every condition; equal conditions (all that lose nothing) are computed once."""
+    """Embed every video under every condition; equal conditions (all that lose nothing) are computed once.
+
+    Raises UserError if a video has no caption.
+    """
     distinct = {condition_name(condition): condition for condition in conditions}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in distinct}
     keys: list[str] = []
     metas: list[dict[str, Any]] = []
     for batch in clips:
+        silent = [key for key, meta in zip(batch.keys, batch.metas, strict=True) if not meta.get("captions")]
+        if silent:
+            raise UserError(f"retrieval needs captions: {silent[0]} has none")
         keys += batch.keys
         metas += batch.metas
         for name, condition in distinct.items():
@@ -56,19 +62,13 @@ def embed_videos(
 class Queries:
     """Captions of the test videos and their hard negatives, embedded: what the videos are compared with.
 
-    ``texts`` (C, E), ``video`` (C,) the video of each caption, ``positives`` (C, V). Raises UserError if a video has no
-    caption.
+    ``texts`` (C, E), ``video`` (C,) the video of each caption, ``positives`` (C, V). Every video needs a caption.
     """
 
     def __init__(
         self, keys: Sequence[str], metas: Sequence[dict[str, Any]], tower: TextTower, head: AlignmentHead
     ) -> None:
         self._tower, self._head = tower, head
-        silent = [key for key, meta in zip(keys, metas, strict=True) if not meta.get("captions")]
-        if silent:
-            raise UserError(
-                f"retrieval needs captions: {len(silent)} of {len(keys)} videos have none, e.g. {silent[0]}"
-            )
         pairs = [(text, video) for video, meta in enumerate(metas) for text in meta["captions"]]
         self.captions = [text for text, _ in pairs]
         self.video = np.array([video for _, video in pairs])
@@ -76,7 +76,7 @@ class Queries:
         self.positives = caption_positives(self.captions, self.video.tolist(), len(keys))
         self.negatives = dict(self._hard_negatives(metas))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         device = next(self._head.parameters()).device
         return self._head.embed_text(self._tower.encode(texts).to(device)).float().cpu().numpy()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -44,7 +45,8 @@ def load_exported(folder: Path) -> ExportedEncoder:
         mean, std, seed = _triple(config["mean"]), _triple(config["std"]), config["seed"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG_FILE} is not the config of an exported encoder: {error!r}") from error
-    model = build_video_jepa(model_config)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: nobody's random numbers move
+        model = build_video_jepa(model_config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

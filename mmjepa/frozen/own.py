@@ -62,7 +62,7 @@ class FrozenVideoJEPA:
         """Declared facts of this encoder."""
         return self._spec
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: position tables are cached across calls, and must stay usable in training
     def encode(self, pixels: Tensor, frame_mask: Tensor | None = None, fill: LatentFill | None = None) -> Tokens:
         """See :meth:`FrozenEncoder.encode`."""
         require_fill(self.spec, fill, frame_mask)
