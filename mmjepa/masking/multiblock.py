@@ -28,7 +28,7 @@ class MaskSet(NamedTuple):
     target: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class BlockMask:
     """Geometry of one mask: ``blocks`` rectangles of an area share and aspect, lasting a share of the steps.
 
@@ -54,7 +54,7 @@ class BlockMask:
             raise UserError(f"masking: max_temporal_keep must lie in (0, 1], not {self.max_temporal_keep}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class MaskingConfig:
     """The masks that every clip gets in one step, by name, and how index lists are made equal in length."""
 

@@ -8,7 +8,7 @@ from mmjepa.errors import UserError
 from mmjepa.models.grid import TokenGrid
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictorConfig:
     """The narrow transformer that fills in target tokens."""
 
@@ -17,7 +17,7 @@ class PredictorConfig:
     heads: int = 8
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelConfig:
     """An encoder, its clip geometry, and its predictor."""
 

@@ -102,7 +102,7 @@ class Weight:
         return cls(float(raw["value"]), ramp, bool(raw.get("anneal", False)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class ObjectiveConfig:
     """A named sum of objectives: ``objectives.<name>`` = {weights: {<term>: number or schedule}, **parameters}."""
 

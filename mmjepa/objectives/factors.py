@@ -16,7 +16,7 @@ from mmjepa.errors import UserError
 SPLITS = ("within_level", "across_levels")
 
 
-@dataclass(frozen=True)
+@dataclass
 class FactorConfig:
     """Where the split runs and which share of channels is appearance."""
 

@@ -56,7 +56,7 @@ def softmax_weights(errors: Tensor, mask: Tensor, temperature: float) -> Tensor:
     n is their number, so the weights have mean 1 over those places.
     """
     scaled = (errors.detach().float() / temperature).masked_fill(~mask, float("-inf"))
-    peak = global_max(scaled.max())
+    peak = global_max(scaled.max() if scaled.numel() else scaled.new_tensor(float("-inf")))
     # Without a single valid place the peak is -inf; any finite shift then gives the wanted zeros.
     exponents = (scaled - torch.where(peak.isfinite(), peak, torch.zeros_like(peak))).exp()
     count = global_sum(mask.sum().float())

@@ -42,8 +42,11 @@ class World:
 def draw_world(rng: np.random.Generator, options: SceneOptions, frames: int) -> World:
     """Draw ground, camera path, speed and the number of distractors."""
     strength = pick(rng, options.background_levels)
-    tint = 1 + 0.1 * rng.normal(size=3).clip(-2, 2)
-    grey = with_luminance(tint.astype(np.float32), rng.uniform(0.15, 0.55))
+    # Strength grades all of the ground: at 0 it is the same neutral grey in every clip, so that what tells clips apart
+    # is what they show; from 0.5 on brightness and tint vary fully.
+    variety = min(1.0, 2 * strength)
+    tint = 1 + 0.1 * variety * rng.normal(size=3).clip(-2, 2)
+    grey = with_luminance(tint.astype(np.float32), 0.35 + variety * rng.uniform(-0.2, 0.2))
     background = Background(strength, _rgb(grey), pick(rng, PATTERNS), int(rng.integers(2**31)))
     camera = rng.uniform(0, options.size, size=2) + drift_path(rng, options.camera_drift, frames)
     speed = int(rng.integers(len(SPEED_NAMES)))
