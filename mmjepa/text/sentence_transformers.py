@@ -22,10 +22,11 @@ class SentenceTransformerTower(TextTower):
     """
 
     def __init__(self, model: str, batch: int, device: torch.device) -> None:
+        location = _location(model)
         from sentence_transformers import SentenceTransformer  # takes seconds, only where it is used
 
         try:
-            self._model = SentenceTransformer(_location(model), device=str(device))
+            self._model = SentenceTransformer(location, device=str(device))
         except (OSError, ValueError) as error:  # what the hub client and the loaders raise for absent or unfit models
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"cannot load the text tower '{model}': {reason}") from error

@@ -1,0 +1,108 @@
+"""The attentive pooler, and heads as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmjepa.alignment.heads import AlignmentHead, HeadConfig, HeadInfo, load_head, save_head
+from mmjepa.alignment.pooler import AttentivePooler, TokenStandardiser
+from mmjepa.errors import UserError
+from mmjepa.frozen import FrozenSpec, Tokens
+from mmjepa.text import TextConfig
+
+SIZES = HeadConfig(embedding=8, queries=2, heads=2, channels=8, hidden=16, dropout=0.1, text_residual=True)
+
+
+def features(count: int = 6) -> Tokens:
+    """Tokens with a large offset per position; the last step of every other clip is absent."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(count, 4, 3, 10, generator=generator) * torch.logspace(-1, 1, 10)
+    tokens += 20 * torch.randn(4, 3, 10, generator=generator)
+    present = torch.ones(count, 4, dtype=torch.bool)
+    present[::2, 3] = False
+    return Tokens(tokens, present)
+
+
+def test_standardised_tokens_have_no_mean_at_any_position_and_unit_variance_per_channel() -> None:
+    tokens = features(200).tokens
+    standardiser = TokenStandardiser(4, 3, 10)
+    standardiser.fit(Tokens(part, torch.ones(len(part), 4, dtype=torch.bool)) for part in tokens.split(64))
+    standard = standardiser(tokens)
+    torch.testing.assert_close(standard.mean(dim=0), torch.zeros(4, 3, 10), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standard.square().mean(dim=(0, 1, 2)), torch.ones(10), atol=1e-3, rtol=0)
+
+
+def test_pooling_equals_multi_head_cross_attention() -> None:
+    """torch's attention with identity keys, one head per learned query, and the values projected afterwards."""
+    torch.manual_seed(0)
+    pooler = AttentivePooler(4, 3, 10, queries=2, heads=2, channels=8)
+    given = features()
+    keys = (pooler.standardise(given.tokens) + pooler.position).flatten(1, 2)
+    mask = given.present.repeat_interleave(3, dim=1)[:, None, :].expand(-1, 4, -1)
+    attended = torch.nn.functional.scaled_dot_product_attention(
+        pooler.query.expand(len(keys), -1, -1), keys, keys, attn_mask=mask
+    )
+    expected = torch.stack([attended[:, head] @ pooler.value[head] for head in range(4)], dim=1).flatten(1)
+    torch.testing.assert_close(pooler(given.tokens, given.present), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_absent_steps_are_not_attended_to() -> None:
+    torch.manual_seed(0)
+    head = AlignmentHead(SIZES, (4, 3, 10), 5).eval()
+    given = features()
+    changed = given.tokens.clone()
+    changed[~given.present] = 1e3
+    before, after = head.embed_video(given), head.embed_video(Tokens(changed, given.present))
+    assert torch.equal(before, after)
+    torch.testing.assert_close(before.norm(dim=1), torch.ones(6))
+    every_step = torch.ones_like(given.present)
+    assert not torch.allclose(head.embed_video(Tokens(given.tokens, every_step)), before)
+
+
+def info(fingerprint: str = "f" * 64) -> HeadInfo:
+    return HeadInfo(
+        "baseline", fingerprint, TextConfig("open_clip", "x"), "open_clip/x", 3, 100, "info_nce", {"a": 0.5}
+    )
+
+
+def test_a_saved_head_gives_the_same_embeddings(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = AlignmentHead(SIZES, (4, 3, 10), 5)
+    head.pooler.standardise.fit([Tokens(features().tokens, torch.ones(6, 4, dtype=torch.bool))])
+    save_head(head, info(), tmp_path / "head")
+    save_head(head, info(), tmp_path / "head")  # a finished run may be exported again
+    loaded, about = load_head(tmp_path / "head")
+    text = torch.randn(3, 5)
+    head.eval()
+    assert about == info()
+    assert torch.equal(loaded.embed_video(features()), head.embed_video(features()))
+    assert torch.equal(loaded.embed_text(text), head.embed_text(text))
+
+
+def spec(fingerprint: str) -> FrozenSpec:
+    ones: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    return FrozenSpec("other", fingerprint, 8, 32, 2, 16, ones, ones, 10, frozenset())
+
+
+def test_a_head_refuses_another_encoder(tmp_path: Path) -> None:
+    info().require_encoder(spec("f" * 64))
+    with pytest.raises(UserError, match="fitted on encoder baseline"):
+        info().require_encoder(spec("0" * 64))
+
+
+def test_a_missing_or_damaged_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no alignment head"):
+        load_head(tmp_path / "head")
+    save_head(AlignmentHead(SIZES, (4, 3, 10), 5), info(), tmp_path / "head")
+    (tmp_path / "head" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="does not hold an alignment head"):
+        load_head(tmp_path / "head")
+
+
+@pytest.mark.parametrize("sizes", [{"queries": 0}, {"heads": 3, "channels": 8}, {"dropout": 1.0}])
+def test_impossible_sizes_are_refused(sizes: dict[str, float]) -> None:
+    with pytest.raises(UserError):
+        HeadConfig(**sizes)
