@@ -33,7 +33,8 @@ class HeadConfig:
     heads: int = 4
     channels: int = 128
     hidden: int = 256
-    dropout: float = 0.1
+    dropout: float = 0.3
+    token_dropout: float = 0.5
     text_residual: bool = False
 
     def __post_init__(self) -> None:
@@ -41,8 +42,9 @@ class HeadConfig:
             raise UserError("align.head: sizes must be at least 1")
         if self.channels % self.heads:
             raise UserError(f"align.head: {self.channels} channels do not divide into {self.heads} heads")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"align.head: dropout {self.dropout:g} is not in [0, 1)")
+        for name in ("dropout", "token_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"align.head: {name} {getattr(self, name):g} is not in [0, 1)")
 
 
 class TextProjection(nn.Module):
@@ -70,7 +72,7 @@ class AlignmentHead(nn.Module):
     def __init__(self, config: HeadConfig, token_shape: tuple[int, int, int], text_width: int) -> None:
         super().__init__()
         self.config, self.token_shape, self.text_width = config, token_shape, text_width
-        self.pooler = AttentivePooler(*token_shape, config.queries, config.heads, config.channels)
+        self.pooler = AttentivePooler(*token_shape, config.queries, config.heads, config.channels, config.token_dropout)
         pooled = config.queries * config.channels
         self.video_projection = nn.Sequential(
             nn.LayerNorm(pooled),

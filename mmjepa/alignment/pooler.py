@@ -54,10 +54,23 @@ class AttentivePooler(nn.Module):
     which is a learned vector in token space. So each head of each query is such a vector, and the tokens are pooled
     before the value projection: the function is that of multi-head cross-attention, at a cost that hardly depends on
     the number of tokens.
+
+    ``token_dropout``: share of tokens that each clip loses while training. It keeps the head from learning a clip by
+    heart from single tokens, and makes it used to incomplete clips.
     """
 
-    def __init__(self, steps: int, spatial: int, width: int, queries: int, heads: int, channels: int) -> None:
+    def __init__(
+        self,
+        steps: int,
+        spatial: int,
+        width: int,
+        queries: int,
+        heads: int,
+        channels: int,
+        token_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.token_dropout = token_dropout
         self.standardise = TokenStandardiser(steps, spatial, width)
         self.position = nn.Parameter(torch.randn(steps, spatial, width) * 0.02)
         self.query = nn.Parameter(torch.randn(queries * heads, width))
@@ -70,6 +83,10 @@ class AttentivePooler(nn.Module):
         keys = (self.standardise(tokens) + self.position).flatten(1, 2)  # (B, N, D)
         logits = keys @ self.query.T * self.logit_scale  # (B, N, heads of all queries)
         absent = ~present.repeat_interleave(spatial, dim=1)
-        weights = logits.masked_fill(absent[:, :, None], -torch.inf).softmax(dim=1)
+        if self.training and self.token_dropout:
+            absent = absent | (torch.rand_like(logits[:, :, 0]) < self.token_dropout)
+        # The lowest finite number rather than -inf: a clip whose last token was dropped then sees all, not NaN.
+        hidden = torch.finfo(logits.dtype).min
+        weights = logits.masked_fill(absent[:, :, None], hidden).softmax(dim=1)
         pooled = weights.transpose(1, 2) @ keys  # (B, heads, D)
         return torch.einsum("bhd,hdc->bhc", pooled, self.value).flatten(1)

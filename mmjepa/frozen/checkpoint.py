@@ -23,9 +23,13 @@ HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class ExportedEncoder:
-    """A model as training exported it, with the pixel normalisation it was trained on and its pretraining seed."""
+    """A model as training exported it, with the pixel normalisation it was trained on and its pretraining seed.
+
+    ``targets`` is what its predictor was trained towards (see ``ObjectiveConfig.targets``).
+    """
 
     model: VideoJEPA
+    targets: str
     fingerprint: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -43,6 +47,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
         settings = dict(config["model"])
         model_config = ModelConfig(**{**settings, "predictor": PredictorConfig(**settings["predictor"])})
         mean, std, seed = _triple(config["mean"]), _triple(config["std"]), config["seed"]
+        targets = str(config["objective"]["targets"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG_FILE} is not the config of an exported encoder: {error!r}") from error
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: nobody's random numbers move
@@ -52,7 +57,9 @@ def load_exported(folder: Path) -> ExportedEncoder:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the weights in {folder} do not fit their config: {reason}") from error
-    return ExportedEncoder(model, fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"]), mean, std, seed)
+    return ExportedEncoder(
+        model, targets, fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"]), mean, std, seed
+    )
 
 
 def fingerprint_of(*parts: Any) -> str:

@@ -18,6 +18,7 @@ def untrained_like(exported: ExportedEncoder, seed: int) -> ExportedEncoder:
     architecture = [[name, list(value.shape)] for name, value in model.state_dict().items()]
     return ExportedEncoder(
         model=model,
+        targets=exported.targets,
         fingerprint=fingerprint_of("random_init", torch.__version__, architecture, str(exported.model.config), seed),
         mean=exported.mean,
         std=exported.std,

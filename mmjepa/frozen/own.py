@@ -15,7 +15,7 @@ from mmjepa.frozen.protocol import (
     require_fill,
     step_tokens,
 )
-from mmjepa.models import VideoJEPA
+from mmjepa.models import ClipStatistics, VideoJEPA, normalise_levels
 
 LEVELS = ("last", "all")
 FACTORS = ("all", "appearance", "dynamics")
@@ -40,6 +40,7 @@ class FrozenVideoJEPA:
         device: torch.device | str = "cpu",
     ) -> None:
         self.model: VideoJEPA = exported.model.to(device).eval().requires_grad_(False)
+        self.clip_standardised = exported.targets == "clip_standardised"
         self.levels, self.factor, self.precision, self.device = levels, factor, precision, torch.device(device)
         config = self.model.config
         width = config.width * (config.levels if levels == "all" else 1) // (1 if factor == "all" else 2)
@@ -91,6 +92,9 @@ class FrozenVideoJEPA:
             missing = step_tokens(~present[group], grid.spatial)
             if predict and missing.shape[1]:
                 targets, _ = self.model.predictor(context, here, missing, grid)
+                if self.clip_standardised:  # undone with the statistics of the tokens that were received
+                    statistics = ClipStatistics.of(normalise_levels(context))
+                    targets = targets * statistics.scale + statistics.mean
                 levels[group[:, None], missing] = to_encoder_scale(targets.float(), context.float())
         return levels
 

@@ -4,9 +4,17 @@ from mmjepa.models.config import ModelConfig, PredictorConfig
 from mmjepa.models.encoder import Encoder, gather_tokens, patchify
 from mmjepa.models.grid import TokenGrid
 from mmjepa.models.predictor import Predictor
-from mmjepa.models.video_jepa import Prediction, VideoJEPA, build_video_jepa, normalise_levels
+from mmjepa.models.video_jepa import (
+    ClipStatistics,
+    Prediction,
+    VideoJEPA,
+    build_video_jepa,
+    normalise_levels,
+    standardise_clip,
+)
 
 __all__ = [
+    "ClipStatistics",
     "Encoder",
     "ModelConfig",
     "Prediction",
@@ -18,4 +26,5 @@ __all__ = [
     "gather_tokens",
     "normalise_levels",
     "patchify",
+    "standardise_clip",
 ]

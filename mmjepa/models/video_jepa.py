@@ -13,6 +13,7 @@ from mmjepa.models.encoder import Encoder, patchify
 from mmjepa.models.predictor import Predictor
 
 TARGET_NORM_EPS = 1e-5
+CLIP_SCALE_FLOOR = 1e-2  # of unit-variance tokens: a blank clip's rounding errors are not blown up
 
 
 class Prediction(NamedTuple):
@@ -46,6 +47,29 @@ class VideoJEPA(nn.Module):
 def normalise_levels(tokens: Tensor) -> Tensor:
     """Teacher tokens (B, N, L, D) -> regression targets: LayerNorm without affine over each level's channels."""
     return F.layer_norm(tokens.float(), tokens.shape[-1:], eps=TARGET_NORM_EPS)
+
+
+class ClipStatistics(NamedTuple):
+    """Mean token (B, 1, L, D) of a clip's normalised tokens, and the RMS deviation from it (B, 1, L, 1)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> ClipStatistics:
+        """Statistics of tokens (B, N, L, D) that went through :func:`normalise_levels`."""
+        mean = tokens.mean(dim=1, keepdim=True)
+        return cls(mean, (tokens - mean).square().mean(dim=(1, 3), keepdim=True).sqrt() + CLIP_SCALE_FLOOR)
+
+
+def standardise_clip(targets: Tensor) -> Tensor:
+    """Targets (B, N, L, D) minus their clip's mean token, in units of the clip's RMS deviation from it.
+
+    The mean token holds what all tokens of a clip share, its ground above all. One scale per clip and level, so that
+    the targets cannot be made easy by letting all tokens of a clip become alike.
+    """
+    statistics = ClipStatistics.of(targets)
+    return (targets - statistics.mean) / statistics.scale
 
 
 def build_video_jepa(config: ModelConfig) -> VideoJEPA:

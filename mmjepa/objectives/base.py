@@ -25,6 +25,7 @@ from mmjepa.objectives.latents import Latents
 from mmjepa.objectives.reductions import Term
 
 SEMANTICS = ("corrected", "reference")
+TARGETS = ("level", "clip_standardised")
 
 
 class Shape(NamedTuple):
@@ -104,11 +105,20 @@ class Weight:
 
 @dataclass
 class ObjectiveConfig:
-    """A named sum of objectives: ``objectives.<name>`` = {weights: {<term>: number or schedule}, **parameters}."""
+    """A named sum of objectives: ``objectives.<name>`` = {weights: {<term>: number or schedule}, **parameters}.
+
+    ``targets`` says what the teacher's tokens go through after the LayerNorm of each level: nothing (``level``, the
+    paper's form), or the clip's mean token is taken off and the rest scaled to unit size (``clip_standardised``). The
+    mean token holds what all tokens of a clip share, its ground above all; with it most of the loss is about that.
+    """
 
     name: str = "baseline"
     factors: FactorConfig = field(default_factory=FactorConfig)
     objectives: dict[str, Any] = field(default_factory=dict)
+    targets: str = "level"
+
+    def __post_init__(self) -> None:
+        check_choice("objective: targets", self.targets, TARGETS)
 
 
 class Composite(nn.Module):

@@ -19,7 +19,7 @@ from mmjepa.data.samples import ClipBatch
 from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
 from mmjepa.masking import MaskingConfig, MaskSet, draw_masks
-from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels
+from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels, standardise_clip
 from mmjepa.objectives import Composite, Latents, ObjectiveConfig
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.ema import EmaTeacher
@@ -87,6 +87,8 @@ class PretrainTask(Task):
         grid = self.student.encoder.grid_of(clips.pixels)
         with torch.no_grad():
             target = normalise_levels(self.target_encoder(clips.pixels))
+            if self.parts.objective.targets == "clip_standardised":
+                target = standardise_clip(target)
         predictions = self.student(clips.pixels, masks)
         views = [
             Latents(

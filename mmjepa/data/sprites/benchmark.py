@@ -24,7 +24,7 @@ from mmjepa.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 # Part of the provenance: raise it with every change that alters drawn scenes, pixels or captions.
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 _PACKAGES = ("av", "numpy", "pillow", "webdataset")
 
 

@@ -16,7 +16,7 @@ class SceneOptions:
     size: int = 64  # pixels, width = height
     frames: int = 32
     fps: int = 16
-    speeds: list[float] = field(default_factory=lambda: [0.8, 1.3, 2.0])  # pixels per frame: slow, medium, fast
+    speeds: list[float] = field(default_factory=lambda: [1.5, 2.25, 3.0])  # pixels per frame: slow, medium, fast
     background_levels: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5])  # texture strength in [0, 1]
     distractor_counts: list[int] = field(default_factory=lambda: [0, 1])
     camera_drift: float = 0.2  # greatest speed, pixels per frame; the direction is uniform
