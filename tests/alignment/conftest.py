@@ -28,6 +28,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "encoder"
     torch.manual_seed(0)
     model = build_video_jepa(MODEL)
-    facts = {"model": MODEL, "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2], "seed": 7}
+    facts = {
+        "model": MODEL,
+        "mean": [0.4, 0.4, 0.4],
+        "std": [0.2, 0.2, 0.2],
+        "seed": 7,
+        "objective": {"targets": "level"},
+    }
     export_encoder(folder, model.encoder, model.predictor, torch.nn.Module(), facts)
     return folder

@@ -62,6 +62,17 @@ def test_absent_steps_are_not_attended_to() -> None:
     assert not torch.allclose(head.embed_video(Tokens(given.tokens, every_step)), before)
 
 
+def test_token_dropout_is_for_training_and_never_leaves_a_clip_without_tokens() -> None:
+    torch.manual_seed(0)
+    pooler = AttentivePooler(4, 3, 10, queries=2, heads=2, channels=8, token_dropout=0.99)
+    given = features()
+    first, second = pooler(given.tokens, given.present), pooler(given.tokens, given.present)
+    assert not torch.allclose(first, second)
+    assert first.isfinite().all()
+    pooler.eval()
+    assert torch.equal(pooler(given.tokens, given.present), pooler(given.tokens, given.present))
+
+
 def info(fingerprint: str = "f" * 64) -> HeadInfo:
     return HeadInfo(
         "baseline", fingerprint, TextConfig("open_clip", "x"), "open_clip/x", 3, 100, "info_nce", {"a": 0.5}

@@ -23,7 +23,13 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for norm in model.encoder.norms:
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
         torch.nn.init.normal_(norm.bias, std=0.3)
-    facts = {"model": CONFIG, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3], "seed": 7}
+    facts = {
+        "model": CONFIG,
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.25, 0.3],
+        "seed": 7,
+        "objective": {"targets": "level"},
+    }
     export_encoder(folder, model.encoder, model.predictor, torch.nn.Module(), facts)
     return folder
 
