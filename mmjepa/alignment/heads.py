@@ -33,7 +33,7 @@ class HeadConfig:
     heads: int = 4
     channels: int = 128
     hidden: int = 256
-    dropout: float = 0.3
+    dropout: float = 0.5
     token_dropout: float = 0.5
     text_residual: bool = False
 

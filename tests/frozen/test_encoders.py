@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from mmjepa.errors import UserError
 from mmjepa.frozen import EncoderConfig, build_encoder
 from mmjepa.frozen.checkpoint import ExportedEncoder, load_exported
 from mmjepa.frozen.own import FrozenVideoJEPA, to_encoder_scale
-from mmjepa.models import normalise_levels
+from mmjepa.models import TokenGrid, normalise_levels, standardise_clip
 
 STEPS, SPATIAL, WIDTH = 4, 4, 24
 # Frames received of three clips. Clip 1 has lost single frames only, clip 2 all but one frame.
@@ -110,6 +111,26 @@ def test_a_perfect_prediction_returns_the_encoders_own_tokens(exported: Exported
     errors = [float((guess - truth).square().mean() / truth.var()) for guess in (found[:, :, -1], twice)]
     assert errors[0] < 0.03
     assert errors[0] < errors[1] / 3
+
+
+def test_targets_standardised_per_clip_are_undone(
+    exported: ExportedEncoder, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A predictor that is right about targets of this kind leads back to the encoder's tokens, not to their residue."""
+    levels = exported.model.encoder(pixels)
+    targets = standardise_clip(normalise_levels(levels))
+
+    def right(_: Tensor, __: Tensor, missing: Tensor, grid: TokenGrid) -> tuple[Tensor, None]:
+        return targets[:1, missing[0]], None
+
+    monkeypatch.setattr(exported.model.predictor, "forward", right)
+    errors = []
+    for kind in ("clip_standardised", "level"):
+        encoder = FrozenVideoJEPA(replace(exported, targets=kind), "test")
+        tokens = encoder.encode(pixels[:1], RECEIVED[:1], "predict").tokens.flatten(1, 2)
+        missing = [4, 5, 6, 7, 12, 13, 14, 15]
+        errors.append(float((tokens - levels[:1, :, -1])[:, missing].square().mean() / levels[..., -1, :].var()))
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_nothing_missing_equals_the_whole_clip(export: Path, pixels: Tensor) -> None:
