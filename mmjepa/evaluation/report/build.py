@@ -14,6 +14,7 @@ from omegaconf import MISSING
 from mmjepa.errors import UserError
 from mmjepa.evaluation.report.comparisons import compare_encoders
 from mmjepa.evaluation.report.findings import Finding, headline
+from mmjepa.evaluation.report.hits import load_hits
 from mmjepa.evaluation.report.page import glossary_section, page, reproducibility_section
 from mmjepa.evaluation.report.plots import Palette, save_png
 from mmjepa.evaluation.report.rows import ProbeRow, Results, RetrievalRow, load_results, table_order
@@ -72,10 +73,11 @@ def build_report(config: ReportConfig) -> Report:
     runs = [] if config.runs is None else load_runs(_folder(config.runs, "runs"))
     encoders = sorted({*results.encoders(), *(run.encoder for run in runs)}, key=table_order)
     palette = colours(encoders)
-    comparisons = compare_encoders(results)
+    hits = load_hits(results)
+    comparisons = compare_encoders(results.trained(), hits)
     findings, summary = headline(results, comparisons), at_a_glance(results)
     sections = [
-        retention_section(results, palette),
+        retention_section(results, hits, palette),
         retrieval_section(results),
         comparison_section(comparisons),
         robustness_section(results),

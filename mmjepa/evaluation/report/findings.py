@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmjepa.evaluation.report.comparisons import Comparison
@@ -10,7 +10,8 @@ from mmjepa.evaluation.report.retention import clean_estimate
 from mmjepa.evaluation.report.rows import Estimate, Results, distinct, join_seeds, where
 from mmjepa.evaluation.report.style import percent, title_of
 
-HEADLINE_PROBE = "attentive"
+PROBE_PREFERENCE = ("attentive", "linear", "knn")
+"""The first of these that was run stands for the probes in the headline and in the table at a glance."""
 
 
 @dataclass(frozen=True)
@@ -22,31 +23,36 @@ class Finding:
 
 
 def headline(results: Results, comparisons: Sequence[Comparison]) -> list[Finding]:
-    """Does each trained encoder beat the random initialisation: on text-to-video R@1, then on the probes."""
-    if not results.trained():
+    """Does each trained encoder beat the random initialisation? A sum-up, then each encoder, then the probes."""
+    trained = results.trained()
+    if not trained:
         return [Finding("There is no trained encoder among the results: only controls were evaluated.", None)]
-    found = []
-    for name in results.trained():
-        found += [_retrieval_finding(results, name), _probe_finding(results, name)]
-        found += [_paired_finding(one) for one in comparisons if one.encoder == name and not one.lossy]
+    retrieval = {name: _retrieval_finding(results, comparisons, name) for name in trained}
+    probes = [_probe_finding(results, name) for name in trained]
+    against_baseline = [
+        Finding(f"{title_of(one.encoder)} minus baseline in text-to-video R@1: {_paired(one)}.", None)
+        for one in comparisons
+        if one.other == "baseline" and not one.lossy
+    ]
+    found = [_sum_up(retrieval), *retrieval.values(), *against_baseline, *probes]
     return [one for one in found if one is not None]
 
 
-def verdict(
-    name: str, trained: Estimate | None, control: Estimate | None, what: str, control_name: str = "random init"
-) -> Finding:
-    """Compare two intervals: apart above, apart below, or overlapping. Missing numbers are said to be missing."""
+def verdict(name: str, trained: Estimate | None, control: Estimate | None, what: str, paired: str = "") -> Finding:
+    """Compare two intervals: apart above, apart below, or overlapping. Missing numbers are said to be missing.
+
+    ``paired`` is appended: what the comparison on the same queries gives.
+    """
     if trained is None or control is None:
-        lacking = name if trained is None else control_name
-        return Finding(f"{name} against {control_name} on {what}: cannot be said, {lacking} was not measured.", None)
-    numbers = f"{percent(trained)} against {percent(control)} %"
+        lacking = name if trained is None else "random init"
+        return Finding(f"{name} against random init on {what}: cannot be said, {lacking} was not measured.", None)
+    numbers = f"{percent(trained)} against {percent(control)} %{paired}"
     if trained.beats(control):
-        return Finding(f"{name} beats {control_name} on {what}: {numbers}.", True)
+        return Finding(f"{name} beats random init on {what}: {numbers}.", True)
     if control.beats(trained):
-        return Finding(f"{name} does not beat {control_name} on {what}, it is below: {numbers}.", False)
+        return Finding(f"{name} does not beat random init on {what}, it is below: {numbers}.", False)
     side = "above" if trained.value > control.value else "not above"
-    doubt = f"does not beat {control_name} on {what} by more than the intervals"
-    return Finding(f"{name} {doubt} ({side}, and they overlap): {numbers}.", False)
+    return Finding(f"{name} does not beat random init on {what} ({side}, and the intervals overlap): {numbers}.", False)
 
 
 def chance(results: Results, direction: str = "text_to_video") -> Estimate | None:
@@ -57,25 +63,48 @@ def chance(results: Results, direction: str = "text_to_video") -> Estimate | Non
     return Estimate(1 / galleries[0], 1 / galleries[0], 1 / galleries[0], 0)
 
 
-def _retrieval_finding(results: Results, encoder: str) -> Finding:
+def _sum_up(retrieval: Mapping[str, Finding]) -> Finding | None:
+    """How many encoders beat random init on text-to-video R@1; None where that cannot be said of all of them."""
+    if any(one.good is None for one in retrieval.values()):
+        return None
+    winners = [title_of(name) for name, one in retrieval.items() if one.good]
+    what = "random init on text-to-video R@1 by more than the intervals"
+    if not winners:
+        return Finding(f"No trained encoder beats {what}.", False)
+    if len(winners) == len(retrieval):
+        return Finding(f"Every trained encoder ({', '.join(winners)}) beats {what}.", True)
+    return Finding(f"{len(winners)} of {len(retrieval)} trained encoders ({', '.join(winners)}) beats {what}.", None)
+
+
+def _retrieval_finding(results: Results, comparisons: Sequence[Comparison], encoder: str) -> Finding:
     trained = clean_estimate(results, encoder, "text_to_video", "R@1")
     control = clean_estimate(results, "random_init", "text_to_video", "R@1")
-    return verdict(title_of(encoder), trained, control, "text-to-video R@1")
+    same_queries = [
+        f"; on the same queries {_paired(one)}"
+        for one in comparisons
+        if (one.encoder, one.other, one.lossy) == (encoder, "random_init", False)
+    ]
+    return verdict(title_of(encoder), trained, control, "text-to-video R@1", "".join(same_queries))
 
 
-def _paired_finding(comparison: Comparison) -> Finding:
-    """The same question on the same queries, which tells smaller differences from noise than two intervals can."""
+def _paired(comparison: Comparison) -> str:
+    """Paired differences tell smaller effects from noise than two intervals can."""
     one = comparison.difference
     points = percent(Estimate(one.difference, one.low, one.high, comparison.seeds))
-    names = f"{title_of(comparison.encoder)} minus {title_of(comparison.other)}"
-    decided = "" if one.low > 0 or one.high < 0 else ": no difference that could be told from noise"
-    p_value = f"p = {comparison.p_value:.3f} after Holm's correction"
-    return Finding(f"Paired on the same queries, {names} in R@1: {points} points, {p_value}{decided}.", None)
+    decided = "" if one.low > 0 or one.high < 0 else ", not to be told from noise"
+    return f"{points} points (p = {comparison.p_value:.2g} after Holm's correction{decided})"
+
+
+def headline_probe(results: Results) -> str | None:
+    """The probe that stands for all of them; None if none was run."""
+    run = distinct(results.probes, "probe")
+    return next((probe for probe in PROBE_PREFERENCE if probe in run), None)
 
 
 def _probe_finding(results: Results, encoder: str) -> Finding | None:
     """How many of the tasks' probes are above random init by more than the intervals."""
-    rows = where(results.probes, probe=HEADLINE_PROBE, control="none")
+    probe = headline_probe(results)
+    rows = where(results.probes, probe=probe, control="none")
     tasks = distinct(rows, "task")
     pairs = {
         t: (join_seeds(where(rows, task=t, encoder=encoder)), join_seeds(where(rows, task=t, encoder="random_init")))
@@ -86,6 +115,6 @@ def _probe_finding(results: Results, encoder: str) -> Finding | None:
         return None
     won = [task for task, (ours, control) in known.items() if ours.beats(control)]
     names = f" ({', '.join(won)})" if won else ""
-    share = f"{len(won)} of {len(known)} {HEADLINE_PROBE} probes{names}"
+    share = f"{len(won)} of {len(known)} {probe} probes{names}"
     sentence = f"{title_of(encoder)} is above random init by more than the intervals on {share}."
     return Finding(sentence, len(won) > len(known) / 2)

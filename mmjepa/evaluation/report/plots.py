@@ -50,7 +50,6 @@ class Line:
     encoder: str
     x: Sequence[float]
     y: Sequence[Estimate]
-    band: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,8 @@ def line_chart(
         for line in lines:
             colour = palette[line.encoder][0]
             axes.plot(line.x, [one.value for one in line.y], color=colour, linestyle=LINE_STYLES.get(line.encoder, "-"))
-            if line.band:
-                low, high = [one.low for one in line.y], [one.high for one in line.y]
-                axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
+            low, high = [one.low for one in line.y], [one.high for one in line.y]
+            axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if floor is not None:

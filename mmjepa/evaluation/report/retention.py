@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mmjepa.evaluation.report.hits import Hits
 from mmjepa.evaluation.report.rows import Estimate, Results, RetrievalRow, distinct, join_seeds, where
 from mmjepa.evaluation.robustness import (
     absolute_robustness,
@@ -15,6 +17,9 @@ from mmjepa.evaluation.robustness import (
     relative_robustness,
     retention_area,
 )
+from mmjepa.evaluation.statistics import hierarchical_bootstrap, weighted_mean
+
+SHARE_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,6 @@ class Curve:
     def clean(self) -> Estimate:
         """The estimate with every frame received."""
         return self.estimates[0]
-
-    def retained(self) -> list[Estimate]:
-        """Each estimate divided by the clean value. The clean value counts as exact: the intervals are those of the
-        numerator, so they err on the wide side where hits with and without loss go together."""
-        scale = self.clean.value
-        return [Estimate(one.value / scale, one.low / scale, one.high / scale, one.seeds) for one in self.estimates]
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,42 @@ def retention_curve(
     if estimates[0] is None:
         return None
     return Curve(encoder, pattern, fill, list(points), [one for one in estimates if one is not None])
+
+
+def retained(curve: Curve, hits: Mapping[int, Hits]) -> list[Estimate] | None:
+    """R@1 at each rate as a share of the clean R@1; None if the clean R@1 is 0 (the share is undefined).
+
+    Intervals come from the hits per query by seed: clean and lossy hits of the same resampled videos and seeds, so that
+    what they have in common cancels. Without hits the bounds equal the value.
+    """
+    clean = curve.clean.value
+    if clean == 0:
+        return None
+    shares = []
+    for rate, one in zip(curve.rates, curve.estimates, strict=True):
+        pairs = [
+            (run.mean_over(curve.pattern, curve.fill, 0.0), run.mean_over(curve.pattern, curve.fill, rate))
+            for run in hits.values()
+        ]
+        values = [
+            np.stack([before, after], axis=1) for before, after in pairs if before is not None and after is not None
+        ]
+        share = one.value / clean
+        low, high = (share, share) if not values else _share_interval(values, next(iter(hits.values())).video)
+        shares.append(Estimate(share, low, high, one.seeds))
+    return shares
+
+
+def _share_interval(values: Sequence[np.ndarray], video: np.ndarray) -> tuple[float, float]:
+    """95 % interval of mean lossy hits / mean clean hits, from (Q, 2) per seed: clean and lossy hits of each query."""
+    interval = hierarchical_bootstrap(values, video, resamples=SHARE_RESAMPLES, statistic=_ratio_of_means)
+    return interval.low, interval.high
+
+
+def _ratio_of_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    means = weighted_mean(values, weights)
+    # A resample without any clean hit keeps everything of nothing.
+    return np.divide(means[:, 1], means[:, 0], out=np.ones(len(means)), where=means[:, 0] > 0)
 
 
 def robustness(curve: Curve) -> RobustnessScores:

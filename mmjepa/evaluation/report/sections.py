@@ -6,25 +6,30 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from mmjepa.evaluation.report.comparisons import Comparison
-from mmjepa.evaluation.report.findings import chance
+from mmjepa.evaluation.report.findings import chance, headline_probe
+from mmjepa.evaluation.report.hits import AllHits
 from mmjepa.evaluation.report.plots import Chart, Line, Palette, forest_chart, inline_svg, line_chart
 from mmjepa.evaluation.report.retention import (
     Curve,
     clean_estimate,
     lossy_conditions,
+    retained,
     retention_curve,
     robustness,
     share_text,
 )
-from mmjepa.evaluation.report.rows import CONTROL_ENCODERS, Estimate, ProbeRow, Results, distinct, join_seeds, where
+from mmjepa.evaluation.report.rows import Estimate, ProbeRow, Results, distinct, join_seeds, where
 from mmjepa.evaluation.report.style import FILL_MEANINGS, percent, plain, title_of
 from mmjepa.evaluation.report.tables import Cell, Column, Table, encoder_table, to_html
 
 DIRECTIONS = ("text_to_video", "video_to_text")
 CLEAN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MnR")
 LOSS_LABEL = "frames lost (%)"
+SCORES = ("absolute", "relative", "area")
+"""Fields of RobustnessScores that may be averaged over conditions."""
 
 
 @dataclass
@@ -53,7 +58,7 @@ def retrieval_section(results: Results) -> Section:
     )
 
 
-def retention_section(results: Results, palette: Palette) -> Section:
+def retention_section(results: Results, hits: AllHits, palette: Palette) -> Section:
     """R@1 over the dropout rate, absolute and relative to the clean value, one chart per pattern and fill."""
     title = "Retrieval as frames are lost"
     conditions = lossy_conditions(results)
@@ -64,9 +69,12 @@ def retention_section(results: Results, palette: Palette) -> Section:
     for pattern, fill in conditions:
         curves = _curves(results, pattern, fill)
         name, meaning = f"{pattern} loss, {fill}", FILL_MEANINGS[fill]
-        absolute.append(_curve_chart(name, meaning, curves, palette, relative=False))
-        relative.append(_curve_chart(name, meaning, [c for c in curves if c.clean.value > 0], palette, relative=True))
-    note = "Read together with the charts above: an encoder that never worked has nothing to lose. Bands: trained only."
+        lines = [_line(curve, curve.estimates) for curve in curves]
+        absolute.append(line_chart(name, meaning, lines, palette, LOSS_LABEL, "R@1 (%)"))
+        shares = [(curve, retained(curve, hits.get(curve.encoder, {}))) for curve in curves]
+        lines = [_line(curve, share) for curve, share in shares if share is not None]
+        relative.append(line_chart(name, meaning, lines, palette, LOSS_LABEL, "R@1 / clean R@1 (%)"))
+    note = "Read together with the charts above: an encoder that never worked has nothing to lose."
     body = (
         "<h3>Text-to-video R@1</h3>"
         + chart_grid(absolute, palette)
@@ -109,36 +117,33 @@ def hard_negative_section(results: Results) -> Section:
 
 
 def robustness_section(results: Results) -> Section:
-    """Scores that sum up each curve."""
-    columns = [
-        Column("pattern"),
-        Column("fill"),
-        Column("clean R@1"),
-        Column("absolute"),
-        Column("relative"),
-        Column("area"),
-        Column("half rate"),
-    ]
-    caption = "Text-to-video R@1 over all measured rates. Single numbers without intervals: compare the curves first."
-    table = Table("robustness", caption, columns)
-    for pattern, fill in lossy_conditions(results):
-        for curve in _curves(results, pattern, fill):
-            scores = robustness(curve)
-            half = (
-                f"> {100 * curve.rates[-1]:.0f} %"
-                if math.isnan(scores.half_rate)
-                else f"{100 * scores.half_rate:.0f} %"
-            )
-            cells: list[Cell] = [pattern, fill, curve.clean, share_text(scores.absolute), share_text(scores.relative)]
-            table.add(title_of(curve.encoder), [*cells, share_text(scores.area), half], curve.encoder)
-    if not table.rows:
-        return Section("robustness", "Robustness in numbers", _missing("There are no curves to sum up."))
-    return Section(
-        "robustness",
-        "Robustness in numbers",
-        f"<details><summary>{len(table.rows)} rows</summary>{to_html(table)}</details>",
-        [table],
-    )
+    """Scores that sum up each curve: averaged over the conditions that every encoder met, and one by one."""
+    title = "Robustness in numbers"
+    by_condition = {condition: _curves(results, *condition) for condition in lossy_conditions(results)}
+    if not by_condition:
+        return Section("robustness", title, _missing("There are no curves to sum up."))
+    encoders = list(dict.fromkeys(curve.encoder for curves in by_condition.values() for curve in curves))
+    shared = [curves for curves in by_condition.values() if {curve.encoder for curve in curves} == set(encoders)]
+    columns = [Column("clean R@1"), *(Column(name) for name in SCORES)]
+    tables = []
+    if shared:
+        caption = f"Text-to-video R@1, mean over the {len(shared)} conditions that every encoder met; no intervals."
+        table = Table("robustness_mean", caption, columns)
+        for encoder in encoders:
+            curves = [curve for group in shared for curve in group if curve.encoder == encoder]
+            scores = [robustness(curve) for curve in curves]
+            means = [fmean(getattr(one, name) for one in scores) for name in SCORES]
+            table.add(title_of(encoder), [curves[0].clean, *map(share_text, means)], encoder)
+        tables.append(table)
+    table = Table("robustness", "Every condition", [Column("pattern"), Column("fill"), *columns, Column("half rate")])
+    for (pattern, fill), curves in by_condition.items():
+        for curve in curves:
+            one = robustness(curve)
+            cells: list[Cell] = [share_text(getattr(one, name)) for name in SCORES]
+            half = f"> {100 * curve.rates[-1]:.0f} %" if math.isnan(one.half_rate) else f"{100 * one.half_rate:.0f} %"
+            table.add(title_of(curve.encoder), [pattern, fill, curve.clean, *cells, half], curve.encoder)
+    details = f"<details><summary>Every condition ({len(table.rows)} rows)</summary>{to_html(table)}</details>"
+    return Section("robustness", title, "".join(map(to_html, tables)) + details, [*tables, table])
 
 
 def probe_section(results: Results, palette: Palette) -> Section:
@@ -160,7 +165,8 @@ def at_a_glance(results: Results) -> Table:
     middle = min(rates, key=lambda rate: abs(rate - 0.5)) if rates else None
     if conditions and middle is not None:
         columns.append(Column(f"… {100 * middle:.0f} % lost ({conditions[0][0]}, {conditions[0][1]})"))
-    probe_rows = where(results.probes, probe="attentive", control="none") + where(results.probes, probe="majority")
+    probe = headline_probe(results)
+    probe_rows = where(results.probes, probe=probe, control="none") + where(results.probes, probe="majority")
     tasks = distinct(probe_rows, "task")
     columns += [Column(f"{task} probe") for task in tasks]
     cells: dict[str, list[Cell]] = {}
@@ -173,7 +179,7 @@ def at_a_glance(results: Results) -> Table:
         cells[encoder] = row
     gallery = chance(results)
     note = f" Chance R@1: about {100 * gallery.value:.1f}." if gallery else ""
-    caption = f"Percent with 95 % intervals; probes: attentive, top-1.{note}"
+    caption = f"Percent with 95 % intervals; probes: {probe}, top-1.{note}"
     return encoder_table("summary", caption, columns, cells)
 
 
@@ -210,15 +216,8 @@ def _curves(results: Results, pattern: str, fill: str) -> list[Curve]:
     return [curve for curve in curves if curve is not None]
 
 
-def _curve_chart(name: str, meaning: str, curves: Sequence[Curve], palette: Palette, relative: bool) -> Chart:
-    lines = []
-    for curve in curves:
-        estimates = curve.retained() if relative else curve.estimates
-        band = not relative or curve.encoder not in CONTROL_ENCODERS
-        rates = [100 * rate for rate in curve.rates]
-        lines.append(Line(curve.encoder, rates, [_in_percent(one) for one in estimates], band))
-    label = "R@1 / clean R@1 (%)" if relative else "R@1 (%)"
-    return line_chart(name, meaning, lines, palette, LOSS_LABEL, label)
+def _line(curve: Curve, estimates: Sequence[Estimate]) -> Line:
+    return Line(curve.encoder, [100 * rate for rate in curve.rates], [_in_percent(one) for one in estimates])
 
 
 def _in_percent(one: Estimate) -> Estimate:
@@ -226,13 +225,14 @@ def _in_percent(one: Estimate) -> Estimate:
 
 
 def _probe_chart(results: Results, task: str, palette: Palette) -> Chart | None:
-    rows = where(results.probes, task=task, probe="attentive", control="none")
+    probe = headline_probe(results)
+    rows = where(results.probes, task=task, probe=probe, control="none")
     estimates = {name: join_seeds(where(rows, encoder=name)) for name in results.encoders()}
     present = {name: _in_percent(one) for name, one in estimates.items() if one is not None}
     if not present:
         return None
     majority = join_seeds(where(results.probes, task=task, probe="majority"))
-    caption = f"attentive probe, {rows[0].classes} classes, {rows[0].test} test clips"
+    caption = f"{probe} probe, {rows[0].classes} classes, {rows[0].test} test clips"
     return forest_chart(
         task, caption, present, palette, "top-1 accuracy (%)", None if majority is None else 100 * majority.value
     )

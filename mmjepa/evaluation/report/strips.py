@@ -22,6 +22,8 @@ from mmjepa.evaluation.report.style import title_of
 
 FRAMES = 8
 FRAME_PIXELS = 80
+SHOWN = 3
+"""Retrieved clips shown per encoder."""
 GAP_PIXELS = 2
 
 
@@ -94,7 +96,7 @@ def query_html(query: str, group: Sequence[Example], pictures: ClipPictures) -> 
         parts.append(f"<h3>{html.escape(title_of(example.encoder))}</h3>")
         found = [
             _strip_html(f"{place}", key, pictures, key in example.truth)
-            for place, key in enumerate(example.retrieved, start=1)
+            for place, key in enumerate(example.retrieved[:SHOWN], start=1)
         ]
         parts.append(f'<div class="strips">{"".join(found)}</div>')
     return "".join(parts) + "</div>"

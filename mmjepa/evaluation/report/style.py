@@ -60,7 +60,7 @@ def colours(encoders: list[str]) -> dict[str, tuple[str, str]]:
 
 def percent(estimate: Estimate) -> str:
     """``12.3 [10.1, 14.6]``, in percent."""
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]".replace("-", "−")
 
 
 def plain(estimate: Estimate) -> str:

@@ -15,6 +15,9 @@ from made_up import probe_row, retention_rows, retrieval_row, write_results
 
 from mmjepa.errors import UserError
 from mmjepa.evaluation.report import Report, ReportConfig, build_report
+from mmjepa.evaluation.report.hits import Hits
+from mmjepa.evaluation.report.retention import Curve, retained
+from mmjepa.evaluation.report.rows import Estimate
 
 
 def report_of(folder: Path, rows: list[dict], **settings: object) -> Report:
@@ -31,9 +34,9 @@ def sentences(report: Report) -> str:
 @pytest.mark.parametrize(
     ("trained", "words"),
     [
-        (0.30, "baseline beats random init on text-to-video R@1: 30.0 [28.0, 32.0] against 10.0 [8.0, 12.0] %."),
-        (0.12, "baseline does not beat random init on text-to-video R@1 by more than the intervals (above,"),
-        (0.09, "baseline does not beat random init on text-to-video R@1 by more than the intervals (not above,"),
+        (0.30, "Every trained encoder (baseline) beats random init on text-to-video R@1 by more than the intervals."),
+        (0.12, "baseline does not beat random init on text-to-video R@1 (above, and the intervals overlap): 12.0 ["),
+        (0.09, "baseline does not beat random init on text-to-video R@1 (not above, and the intervals overlap): 9.0 ["),
         (0.02, "baseline does not beat random init on text-to-video R@1, it is below: 2.0 [0.0, 4.0] against"),
     ],
 )
@@ -41,6 +44,18 @@ def test_headline_says_what_the_intervals_say(tmp_path: Path, trained: float, wo
     report = report_of(tmp_path, [retrieval_row("baseline", trained), retrieval_row("random_init", 0.10)])
     assert words in sentences(report)
     assert words in report.page.read_text()
+
+
+def test_headline_gives_the_numbers(tmp_path: Path) -> None:
+    report = report_of(tmp_path, [retrieval_row("baseline", 0.3), retrieval_row("random_init", 0.1)])
+    assert "baseline beats random init on text-to-video R@1: 30.0 [28.0, 32.0] against 10.0 [8.0, 12.0] %." in (
+        sentences(report)
+    )
+
+
+def test_headline_says_when_no_encoder_works(tmp_path: Path) -> None:
+    rows = [retrieval_row(name, 0.1) for name in ("baseline", "ld", "random_init")]
+    assert sentences(report_of(tmp_path, rows)).startswith("No trained encoder beats random init")
 
 
 def test_headline_names_the_row_that_is_missing(tmp_path: Path) -> None:
@@ -142,12 +157,23 @@ def test_paired_comparison_finds_a_difference_that_overlapping_intervals_hide(tm
         write_ranks(tmp_path / "results", "random_init", seed, control)
     config = ReportConfig(results=str(tmp_path / "results"), out=str(tmp_path / "report"), title="t")
     words = sentences(build_report(config))
-    assert "baseline minus random init in R@1: 5.0 [" in words
-    assert "could be told from noise" not in words
+    assert "on the same queries 5.0 [" in words
+    assert "not to be told from noise" not in words
     with (tmp_path / "report" / "comparisons.csv").open() as file:
         cells = [line for line in csv.DictReader(file) if line["column"] == "difference (points)"]
     assert [float(cell["value"]) for cell in cells] == pytest.approx([0.05, 0.05])
     assert all(float(cell["low"]) > 0 for cell in cells)
+
+
+def test_share_that_is_kept_has_an_interval_that_pairs_clean_and_lossy_hits(tmp_path: Path) -> None:
+    # Whatever is resampled, exactly half of the hits survive: clean and lossy hits go together.
+    clean = np.ones(200)
+    lossy = np.tile([1.0, 0.0], 100)
+    hits = Hits({"clean": clean, "burst-hold-0.5-0": lossy}, np.repeat(np.arange(100), 2))
+    one = Estimate(1.0, 0.9, 1.0, 1)
+    curve = Curve("baseline", "burst", "hold", [0.0, 0.5], [one, Estimate(0.5, 0.3, 0.7, 1)])
+    shares = retained(curve, {0: hits})
+    assert shares == [Estimate(1.0, 1.0, 1.0, 1), Estimate(0.5, 0.5, 0.5, 1)]
 
 
 def test_runs_on_different_queries_are_not_compared(tmp_path: Path) -> None:
