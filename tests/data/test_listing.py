@@ -1,0 +1,69 @@
+"""Loose files to shards: folders of classes, CSV lists, and lists that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from numbered_clips import MEAN, SIDE, STD, encode_video, read_numbers
+
+from mmjepa.data.evaluation_set import EvaluationSet
+from mmjepa.data.listing import ListingConfig, write_listing
+from mmjepa.errors import UserError
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    for number, name in enumerate(("walk/a.b.mp4", "walk/c.mp4", "run/d.mp4")):
+        path = tmp_path / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_video(number, frames=8))
+    (tmp_path / "raw" / "run" / "notes.txt").write_text("not a video")
+    return tmp_path / "raw"
+
+
+def read(split: Path) -> list[tuple[int, dict]]:
+    clips = EvaluationSet([split], frames=4, resolution=SIDE, mean=MEAN, std=STD, batch=2, workers=0)
+    return [
+        (read_numbers(pixels)[0][0], meta)
+        for batch in clips
+        for pixels, meta in zip(batch.pixels, batch.metas, strict=True)
+    ]
+
+
+def test_class_folders_become_a_split(raw: Path, tmp_path: Path) -> None:
+    split = write_listing(ListingConfig(str(raw), str(tmp_path / "my-train"), samples_per_shard=2))
+    found = [(number, meta["label"], meta["label_name"]) for number, meta in read(split)]
+    assert found == [(2, 0, "run"), (0, 1, "walk"), (1, 1, "walk")]
+
+
+def test_csv_with_several_captions_of_one_file(raw: Path, tmp_path: Path) -> None:
+    rows = ["path,label,caption", "walk/c.mp4,walk,one walks", "run/d.mp4,run,", "walk/c.mp4,walk,someone is walking"]
+    (raw / "list.csv").write_text("\n".join(rows))
+    split = write_listing(ListingConfig(str(raw / "list.csv"), str(tmp_path / "my-test")))
+    assert [(number, meta["captions"]) for number, meta in read(split)] == [
+        (1, ["one walks", "someone is walking"]),
+        (2, []),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "neither a folder of class folders nor a .csv"),
+        ("walk/c.mp4\nrun/d.mp4", "first line must name the columns"),
+        ("path,label\nwalk/z.mp4,walk", "line 2: .*z.mp4 is not a video"),
+        ("path,label\nrun/notes.txt,run", "line 2: .*notes.txt is not a video"),
+        ("path,label\nwalk/c.mp4,walk\nwalk/c.mp4,run", "line 3: .*two labels"),
+        ("path,label", "holds nothing to shard"),
+    ],
+)
+def test_a_list_that_is_none_is_refused_in_one_line(
+    raw: Path, tmp_path: Path, content: str | None, message: str
+) -> None:
+    listed = raw / ("list.csv" if content else "list.txt")
+    listed.write_text(content or "walk/c.mp4")
+    with pytest.raises(UserError, match=message) as caught:
+        write_listing(ListingConfig(str(listed), str(tmp_path / "out")))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "manifest.json").exists()
