@@ -104,7 +104,7 @@ def test_speed_is_the_same_in_all_directions() -> None:
         truth = ground_truth(draw_scene("motion", index, options=options), captions=4)
         fastest = np.linalg.norm(truth["objects"][0]["velocities"], axis=1).max()
         speeds.setdefault(truth["factors"]["speed"], set()).add(round(float(fastest), 2))
-    assert speeds == {"slow": {0.8}, "medium": {1.3}, "fast": {2.0}}
+    assert speeds == {"slow": {1.5}, "medium": {2.25}, "fast": {3.0}}
 
 
 def test_held_out_combinations_occur_in_test_only(motion_test: Truths, relations_test: Truths) -> None:
@@ -130,7 +130,7 @@ def test_holding_out_leaves_pairs_of_factors_balanced() -> None:
         {"speeds": [2.0, 1.0, 0.5]},
         {"background_levels": [1.5]},
         {"distractor_counts": []},
-        {"camera_drift": 0.7},
+        {"camera_drift": 0.8},
     ],
 )
 def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
