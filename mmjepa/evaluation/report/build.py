@@ -35,6 +35,8 @@ from mmjepa.evaluation.report.style import colours, title_of
 from mmjepa.evaluation.report.tables import Table, to_csv, to_text
 
 PAGE = "report.html"
+OPEN_QUERIES = 3
+"""Example queries that are shown at once; the others unfold."""
 
 
 @dataclass
@@ -122,10 +124,10 @@ def _examples_section(results: Results, splits: Sequence[str]) -> Section:
     pictures = ClipPictures([Path(split) for split in splits])
     queries = parse_examples(results.examples)
     words = "Query, its true clip, and the first clips each encoder retrieved; time runs from left to right."
-    intro = f'<p class="soft">{words}</p>'
-    return Section(
-        "examples", title, intro + "".join(query_html(query, group, pictures) for query, group in queries.items())
-    )
+    groups = [query_html(query, group, pictures) for query, group in queries.items()]
+    more = f"<details><summary>More queries</summary>{''.join(groups[OPEN_QUERIES:])}</details>"
+    body = f'<p class="soft">{words}</p>' + "".join(groups[:OPEN_QUERIES])
+    return Section("examples", title, body + (more if len(groups) > OPEN_QUERIES else ""))
 
 
 def _training_section(runs: Sequence[Run], palette: Palette) -> Section:

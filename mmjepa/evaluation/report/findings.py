@@ -73,7 +73,7 @@ def _sum_up(retrieval: Mapping[str, Finding]) -> Finding | None:
         return Finding(f"No trained encoder beats {what}.", False)
     if len(winners) == len(retrieval):
         return Finding(f"Every trained encoder ({', '.join(winners)}) beats {what}.", True)
-    return Finding(f"{len(winners)} of {len(retrieval)} trained encoders ({', '.join(winners)}) beats {what}.", None)
+    return Finding(f"{len(winners)} of {len(retrieval)} trained encoders ({', '.join(winners)}) beat {what}.", None)
 
 
 def _retrieval_finding(results: Results, comparisons: Sequence[Comparison], encoder: str) -> Finding:

@@ -19,9 +19,6 @@ CURVE_POINTS = 200
 
 MEANINGS = {
     "loss": "weighted sum of the terms",
-    "lr": "learning rate",
-    "grad_norm": "norm of the gradient before clipping",
-    "ema_momentum": "momentum of the teacher",
     "health/rankme": "effective rank of the features",
     "health/channel_std": "standard deviation per channel",
     "health/between_clip_share": "share of the variance that tells clips apart",
@@ -29,9 +26,14 @@ MEANINGS = {
     "clips_per_s": "clips per second",
     "data_wait": "share of the time spent waiting for data",
     "flops_share": "share of peak FLOP/s",
+    "flops_per_s": "FLOP/s",
     "seconds_per_step": "seconds per optimiser step",
     "decode_failures": "videos skipped so far",
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient before clipping",
+    "ema_momentum": "momentum of the teacher",
 }
+"""Quantities that are no objective's term, in the order of the page; the terms come after the loss."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ def load_runs(folder: Path) -> list[Run]:
 
 def training_charts(runs: Sequence[Run], palette: Palette) -> list[Chart]:
     """One chart per logged quantity, one line per run; loss first, then terms by name, health, speed."""
-    keys = dict.fromkeys(key for run in runs for row in run.rows for key, value in row.items() if _is_number(value))
-    return [_chart(key, runs, palette) for key in keys if key not in ("step", "clips")]
+    logged = dict.fromkeys(key for run in runs for row in run.rows for key, value in row.items() if _is_number(value))
+    terms = sorted(key for key in logged if key not in MEANINGS and key != "step")
+    known = [key for key in MEANINGS if key in logged]
+    return [_chart(key, runs, palette) for key in (*known[:1], *terms, *known[1:])]
 
 
 def _chart(key: str, runs: Sequence[Run], palette: Palette) -> Chart:

@@ -164,7 +164,7 @@ def at_a_glance(results: Results) -> Table:
     rates = sorted({row.rate for row in results.retrieval if row.rate > 0})
     middle = min(rates, key=lambda rate: abs(rate - 0.5)) if rates else None
     if conditions and middle is not None:
-        columns.append(Column(f"… {100 * middle:.0f} % lost ({conditions[0][0]}, {conditions[0][1]})"))
+        columns.append(Column(f"{100 * middle:.0f} % lost ({conditions[0][0]}, {conditions[0][1]})"))
     probe = headline_probe(results)
     probe_rows = where(results.probes, probe=probe, control="none") + where(results.probes, probe="majority")
     tasks = distinct(probe_rows, "task")

@@ -117,9 +117,8 @@ figure svg { width: 100%; height: auto; display: block; max-width: 26rem; }
 .query q { font-size: 1.05rem; font-weight: 600; }
 .strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .75rem 1.25rem; }
 .strip { min-width: 0; }
-.strip img { width: 100%; height: auto; display: block; border: 2px solid var(--line); border-radius: 3px; }
+.strip img { width: 100%; height: auto; display: block; border: 2px solid transparent; border-radius: 3px; }
 .strip.right img { border-color: var(--good); }
-.strip.wrong img { border-color: var(--bad); border-style: dashed; }
 .strip .mark { font-weight: 700; }
 .strip.right .mark { color: var(--good); }
 .strip.wrong .mark { color: var(--bad); }
