@@ -8,7 +8,7 @@ Writes out (rows with intervals, example retrievals) and, beside it, the rank of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class RetrievalConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     data: ClipsConfig = field(default_factory=ClipsConfig)
     head: str = MISSING
+    text_cache: str | None = None
     splits: list[str] = MISSING
     out: str = MISSING
     rates: list[float] = MISSING
@@ -71,7 +72,8 @@ def main(config: RetrievalConfig) -> None:
     device = resolve_device(config.encoder.device)
     clips = config.data.open(config.splits, encoder.spec)
     videos = embed_videos(encoder, head.to(device), clips, conditions)
-    queries = Queries(videos.keys, videos.metas, build_text_tower(info.text, device), head)
+    tower = build_text_tower(replace(info.text, cache=config.text_cache), device)
+    queries = Queries(videos.keys, videos.metas, tower, head)
     measured = {name: list(measure(embedded, queries)) for name, embedded in videos.by_condition.items()}
     seeds = {"pretrain_seed": encoder.spec.pretrain_seed, "head_seed": info.seed}
     rows = _rows(config, conditions, measured, {"encoder": encoder.spec.name, **seeds})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +159,7 @@ class AlignTask(Task):
         info = HeadInfo(
             encoder=self.spec.name,
             encoder_fingerprint=self.spec.fingerprint,
-            text=self.parts.text,
+            text=replace(self.parts.text, cache=None),  # a place on this machine is no part of the head
             text_tower=self.tower_name,
             seed=self.config.seed,
             step=step,

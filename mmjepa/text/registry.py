@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from omegaconf import MISSING
@@ -16,12 +17,16 @@ from mmjepa.text.sentence_transformers import SentenceTransformerTower
 
 @dataclass
 class TextConfig:
-    """Which frozen text tower. ``pretrained`` is the weights' tag of an open_clip model (null: random weights)."""
+    """Which frozen text tower. ``pretrained`` is the weights' tag of an open_clip model (null: random weights).
+
+    ``cache``: folder to keep embeddings in between programs; null keeps none.
+    """
 
     kind: str = MISSING
     model: str = MISSING
     pretrained: str | None = None
     batch: int = 64
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -50,4 +55,6 @@ def build_text_tower(config: TextConfig, device: torch.device) -> TextTower:
     """Build the text tower that ``config`` names. Raises UserError for an unknown kind or an unloadable model."""
     if config.kind not in BUILDERS:
         raise UserError(f"unknown text tower kind '{config.kind}' (known: {', '.join(sorted(BUILDERS))})")
-    return BUILDERS[config.kind](config, device)
+    tower = BUILDERS[config.kind](config, device)
+    tower.cache = None if config.cache is None else Path(config.cache)
+    return tower

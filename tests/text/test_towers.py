@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,13 +17,14 @@ CPU = torch.device("cpu")
 class CountingTower(TextTower):
     """Embeds a string as its length and its number of vowels; remembers what it was asked."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, scale: float = 1.0) -> None:
         super().__init__("counting", 2, batch)
+        self.scale = scale
         self.asked: list[list[str]] = []
 
     def _embed(self, texts: list[str]) -> Tensor:
         self.asked.append(texts)
-        return torch.tensor([[float(len(text)), float(sum(c in "aeiou" for c in text))] for text in texts])
+        return torch.tensor([[self.scale * len(text), float(sum(c in "aeiou" for c in text))] for text in texts])
 
 
 def test_each_string_is_embedded_once_in_batches_and_normalised() -> None:
@@ -33,6 +36,22 @@ def test_each_string_is_embedded_once_in_batches_and_normalised() -> None:
     torch.testing.assert_close(first[3], torch.tensor([5.0, 1.0]) / 26**0.5)
     assert torch.equal(tower.encode(["birds", "a dog"]), first[[3, 0]])
     assert len(tower.asked) == 2
+
+
+def test_embeddings_are_kept_between_programs_until_the_weights_change(tmp_path: Path) -> None:
+    texts = ["a dog", "a cat"]
+    first, second, other = CountingTower(batch=2), CountingTower(batch=2), CountingTower(batch=2, scale=3.0)
+    for tower in (first, second, other):
+        tower.cache = tmp_path / "texts"
+    embedded = first.encode(texts)
+    assert torch.equal(second.encode(texts), embedded)
+    assert texts in first.asked
+    assert texts not in second.asked
+    assert not torch.equal(other.encode(texts), embedded)
+    (tmp_path / "file").touch()
+    first.cache = tmp_path / "file"
+    with pytest.raises(UserError, match="cannot keep text embeddings"):
+        first.encode(["a bird"])
 
 
 @pytest.mark.slow
