@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ def line_chart(
     palette: Palette,
     x_label: str,
     y_label: str,
-    floor: float | None = 0.0,
+    y_limits: tuple[float, float] | None = None,
 ) -> Chart:
-    """Lines with interval bands, each named at its right end."""
+    """Lines with interval bands, each named at its right end; ``y_limits`` None: as the lines need."""
 
     def draw(axes: Axes) -> None:
         for line in lines:
@@ -83,11 +83,17 @@ def line_chart(
             axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        if floor is not None:
-            axes.set_ylim(bottom=floor)
+        if y_limits is not None:
+            axes.set_ylim(y_limits)
         _name_ends(axes, lines, palette)
 
     return Chart(title, caption, draw)
+
+
+def shared_limits(groups: Iterable[Sequence[Line]]) -> tuple[float, float]:
+    """(0, a little above the highest bound): charts that are read side by side need one scale."""
+    highest = max((one.high for lines in groups for line in lines for one in line.y), default=1.0)
+    return 0.0, 1.05 * max(highest, 1.0)
 
 
 def forest_chart(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from mmjepa.evaluation.report.comparisons import Comparison
 from mmjepa.evaluation.report.findings import chance, headline_probe
 from mmjepa.evaluation.report.hits import AllHits
-from mmjepa.evaluation.report.plots import Chart, Line, Palette, forest_chart, inline_svg, line_chart
+from mmjepa.evaluation.report.plots import Chart, Line, Palette, forest_chart, inline_svg, line_chart, shared_limits
 from mmjepa.evaluation.report.retention import (
     Curve,
     clean_estimate,
@@ -64,24 +64,25 @@ def retention_section(results: Results, hits: AllHits, palette: Palette) -> Sect
     conditions = lossy_conditions(results)
     if not conditions:
         return Section("retention", title, _missing("Retrieval with lost frames was not measured."))
-    absolute: list[Chart] = []
-    relative: list[Chart] = []
-    for pattern, fill in conditions:
-        curves = _curves(results, pattern, fill)
-        name, meaning = f"{pattern} loss, {fill}", FILL_MEANINGS[fill]
-        lines = [_line(curve, curve.estimates) for curve in curves]
-        absolute.append(line_chart(name, meaning, lines, palette, LOSS_LABEL, "R@1 (%)"))
+    absolute: dict[tuple[str, str], list[Line]] = {}
+    relative: dict[tuple[str, str], list[Line]] = {}
+    for condition in conditions:
+        curves = _curves(results, *condition)
+        absolute[condition] = [_line(curve, curve.estimates) for curve in curves]
         shares = [(curve, retained(curve, hits.get(curve.encoder, {}))) for curve in curves]
-        lines = [_line(curve, share) for curve, share in shares if share is not None]
-        relative.append(line_chart(name, meaning, lines, palette, LOSS_LABEL, "R@1 / clean R@1 (%)"))
+        relative[condition] = [_line(curve, share) for curve, share in shares if share is not None]
+    charts = {
+        "retention": _retention_charts(absolute, "R@1 (%)", palette),
+        "retention_relative": _retention_charts(relative, "R@1 / clean R@1 (%)", palette),
+    }
     note = "Read together with the charts above: an encoder that never worked has nothing to lose."
     body = (
         "<h3>Text-to-video R@1</h3>"
-        + chart_grid(absolute, palette)
+        + chart_grid(charts["retention"], palette)
         + f'<h3>Share of the clean R@1 that is kept</h3><p class="soft">{note}</p>'
-        + chart_grid(relative, palette)
+        + chart_grid(charts["retention_relative"], palette)
     )
-    return Section("retention", title, body, charts={"retention": absolute, "retention_relative": relative})
+    return Section("retention", title, body, charts=charts)
 
 
 def comparison_section(comparisons: Sequence[Comparison]) -> Section:
@@ -214,6 +215,15 @@ def _clean_table(results: Results, direction: str) -> Table:
 def _curves(results: Results, pattern: str, fill: str) -> list[Curve]:
     curves = (retention_curve(results, encoder, pattern, fill) for encoder in results.encoders())
     return [curve for curve in curves if curve is not None]
+
+
+def _retention_charts(lines: Mapping[tuple[str, str], list[Line]], y_label: str, palette: Palette) -> list[Chart]:
+    """One chart per (pattern, fill), all on one scale."""
+    limits = shared_limits(lines.values())
+    return [
+        line_chart(f"{pattern} loss, {fill}", FILL_MEANINGS[fill], group, palette, LOSS_LABEL, y_label, limits)
+        for (pattern, fill), group in lines.items()
+    ]
 
 
 def _line(curve: Curve, estimates: Sequence[Estimate]) -> Line:
