@@ -72,7 +72,13 @@ def _chart(key: str, runs: Sequence[Run], palette: Palette) -> Chart:
         if points:
             steps, values = _thinned(np.array(points, dtype=float))
             lines.append(Line(run.encoder, steps, [Estimate(value, value, value, 1) for value in values]))
-    return line_chart(key, MEANINGS.get(key, "unweighted term"), lines, palette, "optimiser step", key)
+    return line_chart(key, _meaning(key), lines, palette, "optimiser step", key)
+
+
+def _meaning(key: str) -> str:
+    if key.endswith("_valid"):
+        return "share of masks and clips for which the term is defined"
+    return MEANINGS.get(key, "unweighted term")
 
 
 def _thinned(points: np.ndarray) -> tuple[list[float], list[float]]:
