@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.2
 NEWS_SECONDS = 30.0
 TAIL_LINES = 25
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""glibc otherwise returns every large tensor to the system and faults its pages in anew: a tenth to a half of a step."""
 
 
 @dataclass
@@ -116,8 +118,11 @@ def story(config: PipelineConfig) -> list[Stage]:
     for seed in config.seeds:
         stages += [_pretraining(config, variant, seed, work, data, next(ports)) for variant in config.variants]
     measured = []
+    texts: tuple[str, ...] = ()
     for encoder in encoders:
-        align = _alignment(config, encoder, work, data, next(ports))
+        # The first text head embeds the captions for all: the others wait for it instead of doing it beside it.
+        align = _alignment(config, encoder, work, data, next(ports), texts)
+        texts = texts or (align.name,)
         retrieval, probe = _evaluations(config, encoder, align.name, work, data)
         stages += [align, retrieval, probe]
         measured += [retrieval.name, probe.name]
@@ -133,7 +138,8 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
     Raises StageFailed, after stopping the others, when a command returns an error or does not leave its marker.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), "PYTHONUNBUFFERED": "1"}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), "PYTHONUNBUFFERED": "1"}
+    environment = {**KEEP_MEMORY, **os.environ, **threads}
     done = {stage.name for stage in stages if stage.done}
     waiting = [stage for stage in stages if stage.name not in done]
     if done:
@@ -218,13 +224,14 @@ def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
         for variant in config.variants
         for seed in config.seeds
     ]
-    first = config.variants[0]
+    first, seed = config.variants[0], config.seeds[0]
+    pixels = ["encoder=raw_patches", exported(first, seed)]
+    # The widest tokens, so the longest stages: before random_init, not last.
+    encoders.append(Encoder("raw_patches", seed, f"train-{first}-{seed}", pixels, lacks=("predict",)))
     for seed in config.seeds:
         arguments = ["encoder=random_init", exported(first, seed), f"encoder.seed={seed}"]
         encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments))
-    seed = config.seeds[0]
-    pixels = ["encoder=raw_patches", exported(first, seed)]
-    return [*encoders, Encoder("raw_patches", seed, f"train-{first}-{seed}", pixels, lacks=("predict",))]
+    return encoders
 
 
 def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, data: Path, port: int) -> Stage:
@@ -239,11 +246,15 @@ def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, da
     return Stage(f"train-{variant}-{seed}", _deepspeed(port, *arguments), ("data",), run / "encoder" / "config.json")
 
 
-def _alignment(config: PipelineConfig, encoder: Encoder, work: Path, data: Path, port: int) -> Stage:
+def _alignment(
+    config: PipelineConfig, encoder: Encoder, work: Path, data: Path, port: int, after: tuple[str, ...]
+) -> Stage:
     run = work / "align" / encoder.name / f"seed{encoder.seed}"
     arguments = ["experiment=align", f"run={run}", f"seed={encoder.seed}", *encoder.arguments, f"data.root={data}"]
     arguments += config.arguments.align
-    return Stage(f"align-{encoder.label}", _deepspeed(port, *arguments), (encoder.needs,), run / "head" / "config.json")
+    return Stage(
+        f"align-{encoder.label}", _deepspeed(port, *arguments), (encoder.needs, *after), run / "head" / "config.json"
+    )
 
 
 def _evaluations(config: PipelineConfig, encoder: Encoder, align: str, work: Path, data: Path) -> tuple[Stage, Stage]:
