@@ -28,7 +28,7 @@ POLL_SECONDS = 0.2
 NEWS_SECONDS = 30.0
 TAIL_LINES = 25
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""glibc otherwise returns every large tensor to the system and faults its pages in anew: a tenth to a half of a step."""
+"""glibc otherwise returns large tensors to the system and faults their pages in anew: a tenth to a half of a step."""
 
 
 @dataclass
