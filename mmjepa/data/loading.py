@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +21,7 @@ from mmjepa.data.samples import Clip
 from mmjepa.data.shards import ShardedSplit
 
 T = TypeVar("T")
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def ordered_loader(batches: Dataset, requests: Iterable[Any], workers: int, prefetch: int) -> DataLoader:
@@ -27,10 +33,23 @@ def ordered_loader(batches: Dataset, requests: Iterable[Any], workers: int, pref
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         collate_fn=_as_is,
+        worker_init_fn=partial(_end_with_parent, os.getpid()),
         pin_memory=torch.cuda.is_available(),
         # Its own generator: the loader would otherwise advance torch's global one each time it starts.
         generator=torch.Generator(),
     )
+
+
+def _end_with_parent(parent: int, worker: int) -> None:
+    """Have the kernel end this worker when the training process ends, even by SIGKILL.
+
+    Otherwise a worker whose queue is full waits for ever, and keeps what it inherited: the rendezvous port that the
+    next start of the same command needs. Other systems than Linux have no such call; torch's own watchdog must do.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the call
+            os._exit(1)
 
 
 def _as_is(batch: T) -> T:
