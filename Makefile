@@ -1,7 +1,7 @@
 # Every target sets itself up: a fresh clone needs only python3 (>= 3.10) with venv, and a package index.
 #
 #   make demo        the whole story on a CPU, in minutes: shards -> train -> align -> retrieval -> probes -> report
-#   make sprites     the longer committed run (hours): several seeds, the numbers in results/
+#   make sprites     the longer run: an hour of training, more of measuring
 #   make test        linter, formatter, type checker and every test
 #   make test-fast   the tests that take seconds
 #   make format      rewrite the code in the project's format

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmjepa.errors import UserError
@@ -35,15 +35,23 @@ def load_config(root: str, schema: type[T], overrides: Sequence[str] = (), confi
     Returns an instance of ``schema`` (nested dataclasses included). Raises :class:`UserError` for anything the user can
     mend: an unknown group option or key, a missing mandatory value, a value of the wrong type.
     """
+    merged = _merged(root, schema, overrides, config_dir)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise UserError(f"missing value: give {', '.join(f'{key}=...' for key in missing)}")
+    try:
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _merged(root: str, schema: type, overrides: Sequence[str], config_dir: Path = CONFIG_DIR) -> DictConfig:
+    """The composed configuration, of the schema's types; mandatory values may still be missing."""
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
             composed = compose(config_name=root, overrides=list(overrides))
-        merged = OmegaConf.merge(OmegaConf.structured(schema), composed)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise UserError(f"missing value: give {', '.join(f'{key}=...' for key in missing)}")
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        return OmegaConf.merge(OmegaConf.structured(schema), composed)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
 
@@ -75,9 +83,9 @@ def run_program(root: str, schema: type[T], main: Callable[[T], None], argv: Seq
     arguments = program_arguments(sys.argv[1:] if argv is None else argv)
     try:
         if any(argument in ("-h", "--help") for argument in arguments):
-            config = load_config(root, schema, [a for a in arguments if not a.startswith("-")])
+            merged = _merged(root, schema, [a for a in arguments if not a.startswith("-")])
             print(f"{(main.__doc__ or '').strip()}\n\nOverride any value as key=value. Resolved configuration:\n")
-            print(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+            print(OmegaConf.to_yaml(merged))
             return
         main(load_config(root, schema, arguments))
     except UserError as error:
@@ -86,7 +94,10 @@ def run_program(root: str, schema: type[T], main: Callable[[T], None], argv: Seq
 
 
 def _one_line(error: BaseException) -> str:
-    """The first telling lines of a Hydra or OmegaConf message, joined to one."""
+    """A Hydra or OmegaConf message on one line, with all options that it lists."""
     lines = [line.strip() for line in str(error).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("Set the environment", "full_key", "object_type"))]
-    return "; ".join(kept[:3]) or type(error).__name__
+    dropped = ("Set the environment", "full_key", "object_type", "Config search path", "provider=")
+    kept = [line for line in lines if line and not line.startswith(dropped)]
+    head = next((number + 1 for number, line in enumerate(kept) if line.startswith("Available options")), len(kept))
+    message = "; ".join(kept[:head]) or type(error).__name__
+    return f"{message} {', '.join(kept[head:])}".strip()

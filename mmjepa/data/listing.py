@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,19 @@ class _Entry:
 def write_listing(config: ListingConfig) -> Path:
     """Copy the listed files into shards with a manifest, as they are, and return the split's folder.
 
-    Labels are numbered in alphabetical order of their names. Raises UserError if nothing is listed, a listed file is
+    Labels are numbered in alphabetical order of their names. Files go into shards in a fixed random order, so that a
+    shard holds all classes. Raises UserError if nothing is listed, a listed file is
     missing, or videos and images are mixed (a split is one or the other).
     """
     entries = _entries(Path(config.raw))
+    random.Random(0).shuffle(entries)
     labels = {name: number for number, name in enumerate(sorted({entry.label_name for entry in entries}))}
     kinds = {"image" if _suffix(entry.path) in IMAGE_SUFFIXES else "video" for entry in entries}
     if len(kinds) > 1:
         raise UserError(f"{config.raw}: holds videos and images; make a split of each")
     folder = Path(config.out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out={folder}: is a file, not a folder")
     provenance = Provenance.collect("data_prep/folder.py", {"raw": Path(config.raw).name}, 0, ["webdataset"])
     with ShardSetWriter(
         folder,
@@ -81,8 +86,8 @@ def _sample(number: int, entry: _Entry, labels: dict[str, int], source: str, spl
         "split": split,
         "file": entry.path.name,
     }
-    # Keys of shards must not hold dots; the number keeps them unique and in listed order.
-    return Sample(f"{number:08d}", entry.path.read_bytes(), _suffix(entry.path), meta)
+    # Unique over the splits that are searched together; keys of shards must not hold dots.
+    return Sample(f"{split.replace('.', '_')}-{number:08d}", entry.path.read_bytes(), _suffix(entry.path), meta)
 
 
 def _entries(raw: Path) -> list[_Entry]:
@@ -90,7 +95,10 @@ def _entries(raw: Path) -> list[_Entry]:
         entries = list(_from_folders(raw))
         wanted = f"<class>/<file> with one of {', '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}"
     elif raw.suffix == ".csv" and raw.is_file():
-        entries = _from_csv(raw)
+        try:
+            entries = _from_csv(raw)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"raw={raw}: is not a text file in UTF-8 with comma-separated values") from error
         wanted = "a row"
     else:
         raise UserError(f"raw={raw}: is neither a folder of class folders nor a .csv file")
@@ -107,7 +115,7 @@ def _from_folders(raw: Path) -> Iterator[_Entry]:
 
 def _from_csv(raw: Path) -> list[_Entry]:
     by_path: dict[Path, _Entry] = {}
-    with raw.open(newline="", encoding="utf-8") as file:
+    with raw.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if not {"path", "label"} <= set(rows.fieldnames or ()):
             raise UserError(f"{raw}: the first line must name the columns {', '.join(COLUMNS)} (caption is optional)")
@@ -115,6 +123,8 @@ def _from_csv(raw: Path) -> list[_Entry]:
             path = raw.parent / (row["path"] or "")
             if not path.is_file() or _suffix(path) not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
                 raise UserError(f"{raw} line {line}: {path} is not a video or image file")
+            if not row["label"]:
+                raise UserError(f"{raw} line {line}: {path} has no label")
             entry = by_path.setdefault(path, _Entry(path, row["label"], []))
             if entry.label_name != row["label"]:
                 raise UserError(f"{raw} line {line}: {path} has two labels, {entry.label_name} and {row['label']}")

@@ -57,9 +57,9 @@ def load_exported(folder: Path) -> ExportedEncoder:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the weights in {folder} do not fit their config: {reason}") from error
-    return ExportedEncoder(
-        model, targets, fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"]), mean, std, seed
-    )
+    # Pixel statistics and targets too: the same weights give other features with them.
+    fingerprint = fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"], mean, std, targets)
+    return ExportedEncoder(model, targets, fingerprint, mean, std, seed)
 
 
 def fingerprint_of(*parts: Any) -> str:

@@ -19,7 +19,16 @@ def untrained_like(exported: ExportedEncoder, seed: int) -> ExportedEncoder:
     return ExportedEncoder(
         model=model,
         targets=exported.targets,
-        fingerprint=fingerprint_of("random_init", torch.__version__, architecture, str(exported.model.config), seed),
+        fingerprint=fingerprint_of(
+            "random_init",
+            torch.__version__,
+            architecture,
+            str(exported.model.config),
+            seed,
+            exported.mean,
+            exported.std,
+            exported.targets,
+        ),
         mean=exported.mean,
         std=exported.std,
         seed=seed,
