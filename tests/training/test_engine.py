@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HERE, Train, read_curve, start
+from programs import HERE, Train, read_curve, start
 from safetensors.torch import load_file
 
 from mmjepa.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from clips import SIDE, write_splits
-from conftest import ROOT, read_curve, start
+from programs import ROOT, read_curve, start
 from safetensors.torch import load_file
 
 from mmjepa.config import load_config, run_program
