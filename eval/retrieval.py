@@ -3,7 +3,7 @@
     python eval/retrieval.py encoder=own encoder.name=baseline encoder.checkpoint=RUN/encoder head=ALIGN_RUN/head \
         data.root=data/sprites out=results/retrieval-baseline.json
 
-Writes out (rows with intervals, example retrievals) and, beside it, the rank of every query as .npz.
+Writes out (rows with intervals, example retrievals) and, beside it, R@1 and rank of every query as .npz.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import MISSING
 
 from mmjepa.alignment.features import condition_name
 from mmjepa.alignment.heads import load_head
-from mmjepa.alignment.retrieval import Measured, Queries, embed_videos, example_retrievals, measure, ranks_of
+from mmjepa.alignment.retrieval import Measured, Queries, embed_videos, example_retrievals, measure, per_query
 from mmjepa.config import run_program, to_dict
 from mmjepa.errors import UserError
 from mmjepa.evaluation.dropout import LATENT_FILLS, DropoutCondition
@@ -79,7 +79,7 @@ def main(config: RetrievalConfig) -> None:
     rows = _rows(config, conditions, measured, {"encoder": encoder.spec.name, **seeds})
     clean = videos.by_condition.get("clean", next(iter(videos.by_condition.values())))
     examples = example_retrievals(encoder.spec.name, clean, videos.keys, queries, config.examples, config.top)
-    _save_ranks(out.with_suffix(".npz"), videos.keys, queries, measured)
+    _save_queries(out.with_suffix(".npz"), videos.keys, queries, measured)
     facts = {
         **seeds,
         "encoder_fingerprint": encoder.spec.fingerprint,
@@ -117,13 +117,13 @@ def _rows(
     ]
 
 
-def _save_ranks(path: Path, keys: list[str], queries: Queries, measured: dict[str, list[Measured]]) -> None:
-    """Arrays ``<condition>/<direction>`` of ranks, ``keys`` of the videos, and ``caption_video`` (index into keys)."""
+def _save_queries(path: Path, keys: list[str], queries: Queries, measured: dict[str, list[Measured]]) -> None:
+    """Arrays ``<condition>/<direction>/<metric>``, ``keys`` of the videos, and ``caption_video`` (index into keys)."""
     arrays = {"keys": np.array(keys), "caption_video": queries.video}
     arrays |= {
-        f"{name}/{direction}": values
+        f"{name}/{metric}": values
         for name, metrics in measured.items()
-        for direction, values in ranks_of(metrics).items()
+        for metric, values in per_query(metrics).items()
     }
     np.savez_compressed(path, allow_pickle=False, **arrays)
 

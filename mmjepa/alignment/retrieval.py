@@ -129,9 +129,13 @@ def measure(videos: np.ndarray, queries: Queries) -> Iterator[Measured]:
         yield Measured("video_to_text", name, hard_negative_accuracy(*scores), having, 2)
 
 
-def ranks_of(measured: Iterable[Measured]) -> dict[str, np.ndarray]:
-    """Ranks by direction, float32: what paired tests between encoders are made from."""
-    return {one.direction: one.values.astype(np.float32) for one in measured if one.metric == "MnR"}
+def per_query(measured: Iterable[Measured]) -> dict[str, np.ndarray]:
+    """``<direction>/<metric>`` for R@1 and ranks (MnR), float32: what paired tests between encoders are made from.
+
+    R@1 of a query is kept beside its rank because it cannot be told from it when scores tie.
+    """
+    kept = [one for one in measured if one.metric in ("R@1", "MnR")]
+    return {f"{one.direction}/{one.metric}": one.values.astype(np.float32) for one in kept}
 
 
 def example_retrievals(

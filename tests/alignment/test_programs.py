@@ -97,19 +97,20 @@ def test_retrieval_rows(retrieval: ModuleType, data: Path, checkpoint: Path, hea
     assert len(example["retrieved"]) == 5
 
 
-def test_saved_ranks_are_what_the_rows_say(
+def test_saved_queries_are_what_the_rows_say(
     retrieval: ModuleType, data: Path, checkpoint: Path, head: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "retrieval.json"
     rows = run_retrieval(retrieval, data, checkpoint, head, out, "rates=[0.5]", "fills=[blank]", "drop_seeds=[2]")
-    ranks = np.load(out.with_suffix(".npz"))
+    queries = np.load(out.with_suffix(".npz"))
     for direction in ("text_to_video", "video_to_text"):
         values = {row["metric"]: row["value"] for row in rows if row["direction"] == direction}
-        saved = ranks[f"random-blank-0.5-2/{direction}"]
+        assert queries[f"random-blank-0.5-2/{direction}/R@1"].mean() == pytest.approx(values["R@1"], rel=1e-5)
+        saved = queries[f"random-blank-0.5-2/{direction}/MnR"]
         assert saved.mean() == pytest.approx(values["MnR"], rel=1e-5)
         assert np.median(saved) == pytest.approx(values["MedR"])
-    assert len(ranks["keys"]) == 16
-    assert ranks["caption_video"].tolist() == [video for video in range(16) for _ in range(2)]
+    assert len(queries["keys"]) == 16
+    assert queries["caption_video"].tolist() == [video for video in range(16) for _ in range(2)]
 
 
 def refusal(capsys: pytest.CaptureFixture[str], program: str, module: ModuleType, schema: str, argv: list[str]) -> str:

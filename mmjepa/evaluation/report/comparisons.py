@@ -58,8 +58,7 @@ def _shared_conditions(runs: Sequence[Hits], lossy: bool) -> list[str]:
 
 def _difference(a: Sequence[Hits], b: Sequence[Hits], conditions: Sequence[str]) -> PairedDifference:
     """Paired difference of the mean over ``conditions``."""
-    videos = a[0].video
-    if any(not np.array_equal(videos, hits.video) for hits in (*a, *b)):
+    if not all(hits.same_queries(a[0]) for hits in (*a, *b)):
         raise UserError("retrieval runs that are to be compared were measured on different queries")
     sides = [[np.mean([hits.by_condition[name] for name in conditions], axis=0) for hits in side] for side in (a, b)]
-    return hierarchical_paired_difference(sides[0], sides[1], videos)
+    return hierarchical_paired_difference(sides[0], sides[1], a[0].video)

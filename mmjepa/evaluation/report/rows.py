@@ -17,6 +17,9 @@ from mmjepa.errors import UserError
 CONTROL_ENCODERS = ("random_init", "raw_patches", "majority")
 """Rows of every table that no training made: what a trained encoder has to beat."""
 
+MEASURED = frozenset({"value", "low", "high", "gallery", "queries", "train", "test", "classes"})
+"""Fields of a row that are not what it is about but what came out."""
+
 NORMAL_95 = 1.959964
 """Half width of a 95 % interval in standard errors, for a normal distribution."""
 
@@ -81,8 +84,8 @@ class Results:
     probes: list[ProbeRow] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     metas: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ranks: dict[tuple[str, int | None], Path] = field(default_factory=dict)
-    """Files with the rank of every query, by (encoder, pretraining seed)."""
+    queries: dict[tuple[str, int | None], list[Path]] = field(default_factory=dict)
+    """Files with the values of every query, one per head, by (encoder, pretraining seed)."""
 
     def encoders(self) -> list[str]:
         """Names in table order: baseline, other trained encoders by name, then the controls."""
@@ -105,7 +108,11 @@ def table_order(encoder: str) -> tuple[int, str]:
 
 
 def load_results(folder: Path) -> Results:
-    """Read every ``*.json`` below ``folder`` that has ``meta`` and ``rows``. Raises UserError when there is none."""
+    """Read every ``*.json`` below ``folder`` that has ``meta`` and ``rows``.
+
+    Raises UserError when there is none, when two files give the same row, and when retrieval rows are of galleries of
+    different sizes: averages and comparisons over them would mean nothing.
+    """
     results = Results()
     for path in sorted(folder.rglob("*.json")):
         document = _read_json(path)
@@ -119,13 +126,30 @@ def load_results(folder: Path) -> Results:
             else:
                 row = _parse(RetrievalRow, mapping, path)
                 results.retrieval.append(row)
-                if path.with_suffix(".npz").is_file():
-                    results.ranks[row.encoder, row.pretrain_seed] = path.with_suffix(".npz")
+                queries = results.queries.setdefault((row.encoder, row.pretrain_seed), [])
+                if path.with_suffix(".npz").is_file() and path.with_suffix(".npz") not in queries:
+                    queries.append(path.with_suffix(".npz"))
     if not results.metas:
         raise UserError(
             f"no result files (JSON with meta and rows) in {folder}; run eval/retrieval.py or eval/probe.py first"
         )
+    results.queries = {key: paths for key, paths in results.queries.items() if paths}
+    _check_consistent(results, folder)
     return results
+
+
+def _check_consistent(results: Results, folder: Path) -> None:
+    seen: set[tuple[Any, ...]] = set()
+    rows: list[RetrievalRow | ProbeRow] = [*results.retrieval, *results.probes]
+    for row in rows:
+        identity = tuple(getattr(row, item.name) for item in fields(row) if item.name not in MEASURED)
+        if identity in seen:
+            raise UserError(f"{folder}: two files give the row {', '.join(map(str, identity))}; remove one of them")
+        seen.add(identity)
+    galleries = {(row.direction, row.gallery) for row in results.retrieval if row.metric == "R@1"}
+    if len(galleries) > len({direction for direction, _ in galleries}):
+        sizes = ", ".join(str(size) for size in sorted({size for _, size in galleries}))
+        raise UserError(f"{folder}: retrieval in galleries of different sizes ({sizes}) cannot stand in one report")
 
 
 def where(rows: Iterable[Row], **wanted: Any) -> list[Row]:

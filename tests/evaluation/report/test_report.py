@@ -17,7 +17,7 @@ from mmjepa.errors import UserError
 from mmjepa.evaluation.report import Report, ReportConfig, build_report
 from mmjepa.evaluation.report.hits import Hits
 from mmjepa.evaluation.report.retention import Curve, retained
-from mmjepa.evaluation.report.rows import Estimate
+from mmjepa.evaluation.report.rows import Estimate, load_results
 
 
 def report_of(folder: Path, rows: list[dict], **settings: object) -> Report:
@@ -139,12 +139,13 @@ def test_probe_table_carries_the_control_rows(tmp_path: Path) -> None:
 
 
 def write_ranks(results: Path, encoder: str, seed: int, hits: np.ndarray) -> None:
-    """A result file of one encoder and the ranks beside it: 1 where it hits, else 7; two captions per video."""
+    """A result file of one encoder and the hits of every query beside it; two captions per video."""
     row = retrieval_row(encoder, float(hits.mean()), pretrain_seed=seed)
     write_results(results, [row], name=f"{encoder}-{seed}")
-    ranks = np.where(hits, 1, 7).astype(np.float32)
     video = np.repeat(np.arange(len(hits) // 2), 2)
-    arrays = {"clean/text_to_video": ranks, "random-hold-0.5-0/text_to_video": ranks, "caption_video": video}
+    values = hits.astype(np.float32)
+    arrays = {"clean/text_to_video/R@1": values, "random-hold-0.5-0/text_to_video/R@1": values}
+    arrays |= {"caption_video": video, "keys": np.array([f"clip-{number}" for number in range(len(hits) // 2)])}
     np.savez(results / f"{encoder}-{seed}.npz", **arrays)
 
 
@@ -169,7 +170,7 @@ def test_share_that_is_kept_has_an_interval_that_pairs_clean_and_lossy_hits(tmp_
     # Whatever is resampled, exactly half of the hits survive: clean and lossy hits go together.
     clean = np.ones(200)
     lossy = np.tile([1.0, 0.0], 100)
-    hits = Hits({"clean": clean, "burst-hold-0.5-0": lossy}, np.repeat(np.arange(100), 2))
+    hits = Hits({"clean": clean, "burst-hold-0.5-0": lossy}, np.repeat(np.arange(100), 2), keys=())
     one = Estimate(1.0, 0.9, 1.0, 1)
     curve = Curve("baseline", "burst", "hold", [0.0, 0.5], [one, Estimate(0.5, 0.3, 0.7, 1)])
     shares = retained(curve, {0: hits})
@@ -254,3 +255,25 @@ def test_unusable_results_end_in_one_line(tmp_path: Path, content: str, words: s
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(UserError, match=words):
         build_report(ReportConfig(results=str(tmp_path), out=str(tmp_path / "report"), title="t"))
+
+
+def test_results_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    write_results(results, [retrieval_row("baseline", 0.2)], name="a")
+    write_results(results, [retrieval_row("baseline", 0.3)], name="b")
+    with pytest.raises(UserError, match="two files give the row baseline"):
+        load_results(results)
+    write_results(results, [retrieval_row("fwm_hw_ld", 0.3, gallery=7)], name="b")
+    with pytest.raises(UserError, match="galleries of different sizes"):
+        load_results(results)
+
+
+def test_runs_on_other_queries_are_not_compared(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for encoder in ("baseline", "random_init"):
+        write_ranks(results, encoder, 0, np.arange(8) % 2 == 0)
+    path = results / "random_init-0.npz"
+    arrays = dict(np.load(path)) | {"keys": np.array([f"other-{number}" for number in range(4)])}
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match="different queries"):
+        build_report(ReportConfig(results=str(results), out=str(tmp_path / "report")))
