@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from mmjepa.errors import UserError
 from mmjepa.frozen import Tokens
 
 STD_FLOOR = 1e-6
@@ -79,7 +80,10 @@ class AttentivePooler(nn.Module):
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Tokens (B, T', S, D), of which the steps ``present`` (B, T') are attended to (at least one per clip)."""
-        spatial = tokens.shape[2]
+        steps, spatial, width = self.position.shape
+        if tokens.shape[1:] != (steps, spatial, width):
+            found = "x".join(map(str, tokens.shape[1:]))
+            raise UserError(f"the head was fitted on clips of {steps}x{spatial}x{width} tokens, these have {found}")
         keys = (self.standardise(tokens) + self.position).flatten(1, 2)  # (B, N, D)
         logits = keys @ self.query.T * self.logit_scale  # (B, N, heads of all queries)
         absent = ~present.repeat_interleave(spatial, dim=1)

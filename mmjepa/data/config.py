@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmjepa.data.manifest import Manifest
 from mmjepa.errors import UserError
 
 
@@ -72,6 +73,14 @@ class DataConfig:
             raise UserError(f"data.workers must not be negative, not {self.workers}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError("data.mean and data.std need three numbers each, std positive")
+
+    def check_sources(self) -> None:
+        """Raise UserError if a source's folder or manifest is missing: before anything is built or written."""
+        for name in self.sources:
+            path = self.source_path(name)
+            if not path.is_dir():
+                raise UserError(f"no data at {path}: there is no such folder (a split is a folder of shards)")
+            Manifest.read(path)
 
     def source_path(self, name: str) -> Path:
         """The folder of source ``name``."""

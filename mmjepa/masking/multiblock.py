@@ -46,6 +46,11 @@ class BlockMask:
     def __post_init__(self) -> None:
         if self.blocks < 1:
             raise UserError(f"masking: blocks must be at least 1, not {self.blocks}")
+        for name in ("spatial_scale", "temporal_scale", "aspect"):
+            if len(getattr(self, name)) != 2:
+                raise UserError(f"masking: {name} must be two numbers, low and high, not {list(getattr(self, name))}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise UserError(f"masking: aspect must be a range above 0, not {self.aspect[0]}..{self.aspect[1]}")
         for name in ("spatial_scale", "temporal_scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:

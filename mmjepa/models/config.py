@@ -35,6 +35,10 @@ class ModelConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     def __post_init__(self) -> None:
+        for where, config in (("model", self), ("model.predictor", self.predictor)):
+            for name in ("width", "depth", "heads", "levels", "frames", "resolution", "tubelet", "patch"):
+                if getattr(config, name, 1) < 1:
+                    raise UserError(f"{where}.{name} must be at least 1, not {getattr(config, name)}")
         for part, width, heads in (
             ("encoder", self.width, self.heads),
             ("predictor", self.predictor.width, self.predictor.heads),

@@ -13,7 +13,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -132,12 +132,16 @@ class Composite(nn.Module):
         self.parts = nn.ModuleDict()
         self.weights: dict[str, Weight] = {}
         for name, raw in config.objectives.items():
-            parameters = dict(raw or {})
+            if not isinstance(raw, Mapping):
+                raise UserError(f"objective {name}: give a mapping with weights and parameters, not {raw!r}")
+            parameters = dict(raw)
             weights = parameters.pop("weights", {})
             self.parts[name] = build_objective(name, parameters, shape)
             self._add_weights(name, weights)
 
     def _add_weights(self, name: str, weights: Mapping[str, Any]) -> None:
+        if not isinstance(weights, Mapping):
+            raise UserError(f"objective {name}: weights must be a mapping of terms, not {weights!r}")
         known = self.parts[name].terms
         if unknown := set(weights) - set(known):  # type: ignore[arg-type]
             raise UserError(f"objective {name}: no term {sorted(unknown)[0]!r}; its terms are {', '.join(known)}")  # type: ignore[arg-type]
@@ -171,7 +175,23 @@ def build_objective(name: str, parameters: Mapping[str, Any], shape: Shape) -> O
     accepted = list(inspect.signature(known[name]).parameters)[1:]
     if unknown := sorted(set(parameters) - set(accepted)):
         raise UserError(f"objective {name}: unknown key {unknown[0]!r}; it takes {', '.join(accepted) or 'no keys'}")
+    types = get_type_hints(known[name].__init__)
+    for key, value in parameters.items():
+        if not _fits(value, types[key]):
+            raise UserError(f"objective {name}: {key} must be {_type_name(types[key])}, not {value!r}")
     return known[name](shape, **parameters)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a YAML value is of an annotated type; whole numbers pass as float, booleans only as bool."""
+    options = get_args(wanted) or (wanted,)
+    if isinstance(value, bool):
+        return bool in options
+    return isinstance(value, options) or (isinstance(value, int) and float in options)
+
+
+def _type_name(wanted: Any) -> str:
+    return " or ".join("null" if option is type(None) else option.__name__ for option in get_args(wanted) or (wanted,))
 
 
 def check_choice(where: str, value: str, choices: Sequence[str]) -> str:

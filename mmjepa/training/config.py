@@ -27,6 +27,8 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
+            raise UserError("optimizer: beta1 and beta2 must lie in [0, 1), eps must be above 0")
         if min(self.lr, self.start_lr, self.final_lr) < 0 or self.warmup_steps < 0 or self.max_grad_norm <= 0:
             raise UserError("optimizer: rates and warmup_steps must not be negative, max_grad_norm must be above 0")
 
@@ -115,6 +117,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise UserError(f"precision '{self.precision}' is not known (bf16 or fp32)")
+        if not self.run.strip() or self.seed < 0:
+            raise UserError(f"run='{self.run}', seed={self.seed}: run must name a folder, seed must not be negative")
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise UserError("steps, batch_size and accumulation must be at least 1")
         if self.optimizer.warmup_steps >= self.steps:

@@ -54,6 +54,8 @@ class TrainConfig(TrainingConfig):
 
 def train(config: TrainConfig) -> None:
     """Train from the newest checkpoint of ``run`` if there is one, and export the result into the run's folder."""
+    if config.data is not None:
+        config.data.check_sources()
     if config.task == "pretrain":
         run_training(config, partial(PretrainTask, config, PretrainParts(**config.parts())))
         return

@@ -203,5 +203,5 @@ def test_bad_features_are_refused():
         fit_probe("linear", tokens, labels, tokens, labels, 1, 0)
     with pytest.raises(ValueError, match="test tokens are not finite"):
         fit_probe("linear", tokens, labels, tokens / 0, labels, 2, 0)
-    with pytest.raises(ValueError, match="too few to hold out"):
+    with pytest.raises(UserError, match="too few to hold out"):
         fit_probe("linear", tokens[:4], labels[:4], tokens, labels, 2, 0)

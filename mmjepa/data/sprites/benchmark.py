@@ -56,6 +56,8 @@ class SpritesConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts that make no data set."""
+        if Path(self.out).exists() and not Path(self.out).is_dir():
+            raise UserError(f"out={self.out}: is a file, not a folder")
         if self.processes < 1 or self.samples_per_shard < 1:
             raise UserError("processes and samples_per_shard must be at least 1")
         if not 1 <= self.captions_per_sample <= 20:

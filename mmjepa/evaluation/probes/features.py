@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmjepa.errors import UserError
+
 # Channels that vary less than this share of the most varying one are noise of the number format: not blown up.
 _RELATIVE_FLOOR = 1e-6
 _HOLD_OUT_EVERY = 5
@@ -22,7 +24,7 @@ def held_out_split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     Hyper-parameters are chosen on the held-out part of train, never on test.
     """
     if len(labels) < _HOLD_OUT_EVERY:
-        raise ValueError(f"{len(labels)} training clips are too few to hold out one in {_HOLD_OUT_EVERY}")
+        raise UserError(f"{len(labels)} training clips are too few to hold out one in {_HOLD_OUT_EVERY}")
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels.cpu()[shuffled].argsort(stable=True)]
     held_out = torch.arange(len(labels)) % _HOLD_OUT_EVERY == _HOLD_OUT_EVERY // 2

@@ -71,6 +71,8 @@ class Report:
 
 def build_report(config: ReportConfig) -> Report:
     """Write ``report.html`` and its companions into ``config.out``. Raises UserError on missing or damaged input."""
+    if Path(config.out).exists() and not Path(config.out).is_dir():
+        raise UserError(f"out={config.out}: is a file, not a folder")
     results = load_results(_folder(config.results, "results"))
     runs = [] if config.runs is None else load_runs(_folder(config.runs, "runs"))
     encoders = sorted({*results.encoders(), *(run.encoder for run in runs)}, key=table_order)
