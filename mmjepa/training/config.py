@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from mmjepa.errors import UserError
+from mmjepa.precision import fastest_precision
 
 RUNTIME_KEYS = ("run", "log.every", "checkpoint.keep_last", "data.workers")
 """Settings that may change when a run is continued: they alter neither the loss curve nor what is saved in the end."""
@@ -106,7 +107,7 @@ class TrainingConfig:
     steps: int = 1000
     batch_size: int = 64
     accumulation: int = 1
-    precision: str = "bf16"
+    precision: str = "auto"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig | None = None
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
@@ -115,8 +116,10 @@ class TrainingConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise UserError(f"precision '{self.precision}' is not known (bf16 or fp32)")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise UserError(f"precision '{self.precision}' is not known (auto, bf16 or fp32)")
+        if self.precision == "auto":  # resolved here, so that a run's saved configuration says what it was trained in
+            self.precision = fastest_precision()
         if not self.run.strip() or self.seed < 0:
             raise UserError(f"run='{self.run}', seed={self.seed}: run must name a folder, seed must not be negative")
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mmjepa.evaluation.probes.features import Standardiser, held_out_split, token_standardiser
+from mmjepa.precision import bf16_is_fast
 
 HEADS = 8
 WIDTH = 128  # of the block; the same for every encoder, so that wide encoders do not get a larger probe
@@ -63,6 +64,8 @@ class AttentiveBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Standardised tokens (B, T', S, D), float32 or bfloat16 -> class scores (B, classes), float32."""
         flat = tokens.flatten(1, 2)  # (B, L, D)
+        if not bf16_is_fast(flat.device):
+            flat = flat.float()
         position = (self.time + self.place).flatten(0, 1)  # (L, D)
         scores = (flat @ self.key.to(flat.dtype)).float() + position @ self.key  # (B, L, heads)
         attention = scores.softmax(dim=1).transpose(1, 2)
@@ -143,7 +146,7 @@ def _rate_factor(step: int, steps: int) -> float:
 
 
 def _standardised(tokens: Tensor, standardise: Standardiser) -> Tensor:
-    """bfloat16: after standardising, values are of order one, and it halves memory and time."""
+    """bfloat16: after standardising, values are of order one, and it halves memory and, in hardware, time."""
     ready = torch.empty(tokens.shape, dtype=torch.bfloat16, device=tokens.device)
     for start in range(0, len(tokens), _CHUNK):
         ready[start : start + _CHUNK] = standardise(tokens[start : start + _CHUNK])
