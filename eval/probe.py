@@ -8,6 +8,7 @@ A task is a pair of labelled splits, <task>-train and <task>-test. Stills go thr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,8 +65,13 @@ def main(config: ProbeConfig) -> None:
     rows: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
     unusable: list[str] = []
-    for task in config.tasks:
-        train_clips, test_clips = (config.data.open([f"{task}-{split}"], encoder.spec) for split in ("train", "test"))
+    splits = {
+        task: [config.data.open([f"{task}-{part}"], encoder.spec) for part in ("train", "test")]
+        for task in config.tasks
+    }
+    for clips in itertools.chain.from_iterable(splits.values()):
+        clips.require("label")
+    for task, (train_clips, test_clips) in splits.items():
         controls = config.controls if train_clips.kind == "video" else ["none"]  # a still has no time to take away
         train, test = (encode_split(encoder, clips, controls) for clips in (train_clips, test_clips))
         unusable += train_clips.quarantine.names + test_clips.quarantine.names
@@ -80,13 +86,10 @@ def main(config: ProbeConfig) -> None:
 
 
 def encode_split(encoder: FrozenEncoder, clips: EvaluationSet, controls: Sequence[str]) -> LabelledTokens:
-    """Tokens of a split under every control, each clip decoded once. Raises UserError if a clip has no label."""
+    """Tokens of a split under every control, each clip decoded once. All clips must have a label."""
     parts: dict[str, list[Tensor]] = {control: [] for control in controls}
     labels: list[int] = []
     for batch in clips:
-        unlabelled = [key for key, meta in zip(batch.keys, batch.metas, strict=True) if "label" not in meta]
-        if unlabelled:
-            raise UserError(f"probing needs labels: {unlabelled[0]} has none")
         labels += [int(meta["label"]) for meta in batch.metas]
         for control in controls:
             pixels = control_pixels(batch.pixels, control, batch.keys)

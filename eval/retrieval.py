@@ -71,6 +71,7 @@ def main(config: RetrievalConfig) -> None:
     info.require_encoder(encoder.spec)
     device = resolve_device(config.encoder.device)
     clips = config.data.open(config.splits, encoder.spec)
+    clips.require("captions")
     videos = embed_videos(encoder, head.to(device), clips, conditions)
     tower = build_text_tower(replace(info.text, cache=config.text_cache), device)
     queries = Queries(videos.keys, videos.metas, tower, head)

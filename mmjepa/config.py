@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,19 +78,26 @@ def program_arguments(argv: Sequence[str]) -> list[str]:
     return [argument for argument in argv if not argument.startswith("--local_rank")]
 
 
-def run_program(root: str, schema: type[T], main: Callable[[T], None], argv: Sequence[str] | None = None) -> None:
+def run_program(
+    root: str,
+    schema: type[T],
+    main: Callable[[T], None],
+    argv: Sequence[str] | None = None,
+    config_dir: Path = CONFIG_DIR,
+) -> None:
     """Parse the command line, run ``main(config)``; a :class:`UserError` becomes one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = program_arguments(sys.argv[1:] if argv is None else argv)
     try:
         if any(argument in ("-h", "--help") for argument in arguments):
-            merged = _merged(root, schema, [a for a in arguments if not a.startswith("-")])
+            merged = _merged(root, schema, [a for a in arguments if not a.startswith("-")], config_dir)
             print(f"{(main.__doc__ or '').strip()}\n\nOverride any value as key=value. Resolved configuration:\n")
             print(OmegaConf.to_yaml(merged))
             return
-        main(load_config(root, schema, arguments))
+        main(load_config(root, schema, arguments, config_dir))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if error.first if error.first is not None else os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

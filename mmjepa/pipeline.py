@@ -1,13 +1,14 @@
 """The whole story as commands: shards -> pretraining -> text heads -> retrieval -> probes -> report.
 
 Each stage is a command that anybody could type, a marker file that says it is done, and a log. Stages whose inputs are
-there run side by side; a stage whose marker exists is skipped, and training continues from its checkpoint by itself, so
-the same command restarts a story that was cut off.
+there run side by side. A stage is skipped if its marker exists, the same command made it, and everything it needs was
+skipped too; training continues from its checkpoint by itself: so the same story starts again where it was cut off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from omegaconf import MISSING
 
@@ -26,6 +28,8 @@ from mmjepa.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.2
 NEWS_SECONDS = 30.0
+GRACE_SECONDS = 60.0
+"""For training to reach its next row of metrics and save."""
 TAIL_LINES = 25
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """glibc otherwise returns large tensors to the system and faults their pages in anew: a tenth to a half of a step."""
@@ -75,9 +79,14 @@ class Stage:
     marker: Path | None = None
 
     @property
-    def done(self) -> bool:
-        """Whether an earlier run has finished this stage."""
+    def marked(self) -> bool:
+        """Whether the stage has left its marker."""
         return self.marker is not None and (ROOT / self.marker).exists()
+
+    def settings(self) -> list[str]:
+        """What the result depends on: the command without its place in the network."""
+        port = self.command.index("--master_port") if "--master_port" in self.command else None
+        return self.command[1:] if port is None else self.command[1:port] + self.command[port + 2 :]
 
     def shown(self) -> str:
         """The command as a user would type it."""
@@ -132,15 +141,45 @@ def story(config: PipelineConfig) -> list[Stage]:
     return [*stages, Stage("report", _python("eval/report.py", *report), tuple(measured))]
 
 
-def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
-    """Run every stage that is not done, at most ``jobs`` at a time, printing each command before it starts.
+def finished_stages(stages: Sequence[Stage], logs: Path) -> set[str]:
+    """Names of the stages that need not run again.
 
-    Raises StageFailed, after stopping the others, when a command returns an error or does not leave its marker.
+    Raises UserError if a stage was finished with other settings: its results would be taken for those of these.
     """
+    named = {stage.name: stage for stage in stages}
+    unchanged = {stage.name for stage in stages if stage.marker is None or _made_by_this(stage, logs)}
+
+    def kept(name: str) -> bool:
+        return name in unchanged and all(kept(need) for need in named[name].needs)
+
+    return {stage.name for stage in stages if stage.marker is not None and kept(stage.name)}
+
+
+def _made_by_this(stage: Stage, logs: Path) -> bool:
+    """Whether the stage's marker is there and was left by its command. Raises UserError if another one left it."""
+    record = _record(logs, stage)
+    if not (stage.marked and record.exists()):
+        return False
+    made, asked = json.loads(record.read_text()), stage.settings()
+    if made != asked:
+        was, now = sorted(set(made) - set(asked)), sorted(set(asked) - set(made))
+        raise UserError(
+            f"{stage.marker} was made with other settings ({' '.join(was) or 'fewer'} there, "
+            f"{' '.join(now) or 'fewer'} here): give another work=..., or remove it"
+        )
+    return True
+
+
+def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
+    """Run every stage that is not finished, at most ``jobs`` at a time, printing each command before it starts.
+
+    Raises StageFailed, after stopping the others, when a command returns an error or does not leave its marker;
+    UserError as :func:`finished_stages` does.
+    """
+    done = finished_stages(stages, logs)
     logs.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), "PYTHONUNBUFFERED": "1"}
     environment = {**KEEP_MEMORY, **os.environ, **threads}
-    done = {stage.name for stage in stages if stage.done}
     waiting = [stage for stage in stages if stage.name not in done]
     if done:
         print(f"{_clock()} already done: {', '.join(stage.name for stage in stages if stage.name in done)}", flush=True)
@@ -150,10 +189,13 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
         while waiting or running:
             for stage in [stage for stage in waiting if done.issuperset(stage.needs)][: jobs - len(running)]:
                 waiting.remove(stage)
+                _record(logs, stage).unlink(missing_ok=True)
                 running.append(_Running(stage, logs / f"{stage.name}.log", environment))
             finished = [process for process in running if process.finished()]
             running = [process for process in running if process not in finished]
-            done.update(process.stage.name for process in finished)
+            for stage in (process.stage for process in finished):
+                done.add(stage.name)
+                _record(logs, stage).write_text(json.dumps(stage.settings()))
             if time.monotonic() > news:
                 news += NEWS_SECONDS
                 for process in running:
@@ -161,7 +203,23 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
             time.sleep(POLL_SECONDS)
     finally:
         for process in running:
+            process.ask_to_stop()
+        for process in running:
             process.stop()
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Inside the block SIGTERM ends the program as Ctrl-C does, so that stages are stopped on the way out."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def cores() -> int:
@@ -189,7 +247,7 @@ class _Running:
             raise StageFailed(
                 f"stage {self.stage.name} ended with code {code}; the end of {self.log}:\n{self._tail(TAIL_LINES)}"
             )
-        if self.stage.marker is not None and not self.stage.done:
+        if self.stage.marker is not None and not self.stage.marked:
             raise StageFailed(f"stage {self.stage.name} ended without writing {self.stage.marker}; see {self.log}")
         print(f"{_clock()} {self.stage.name}: done in {_minutes(time.monotonic() - self._start)}", flush=True)
         return True
@@ -198,14 +256,28 @@ class _Running:
         """Print the last line of its log."""
         print(f"{_clock()}   {self.stage.name}: {self._tail(1).strip()[:160]}", flush=True)
 
+    def ask_to_stop(self) -> None:
+        """Ask it and its children to end; training saves a checkpoint first."""
+        self._signal(signal.SIGTERM)
+
     def stop(self) -> None:
-        """End it and its children; training saves a checkpoint on the way out."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait()
+        """Wait until it has ended, then end what is left of it, and of its children, the hard way."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # nobody of its session is left
+            os.killpg(self._process.pid, number)
 
     def _tail(self, lines: int) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _record(logs: Path, stage: Stage) -> Path:
+    """Where the settings of a finished stage are noted."""
+    return logs / f"{stage.name}.settings.json"
 
 
 def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:

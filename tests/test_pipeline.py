@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmjepa.config import load_config
+from mmjepa.errors import UserError
 from mmjepa.pipeline import ROOT, PipelineConfig, Stage, StageFailed, run_stages, story
 
 
@@ -58,6 +59,58 @@ def test_stage_that_leaves_no_marker_has_failed(tmp_path: Path) -> None:
     silent = Stage("silent", [sys.executable, "-c", ""], (), tmp_path / "silent.done")
     with pytest.raises(StageFailed, match="without writing"):
         run_stages([silent], 1, tmp_path / "logs")
+
+
+def test_what_needs_a_stage_that_ran_again_runs_again(tmp_path: Path) -> None:
+    stages = [stage(tmp_path, "first"), stage(tmp_path, "second", "", ("first",)), stage(tmp_path, "alone")]
+    run_stages(stages, 2, tmp_path / "logs")
+    (tmp_path / "first.done").unlink()
+    run_stages(stages, 2, tmp_path / "logs")
+    assert {name: (tmp_path / f"{name}.done").read_text() for name in ("first", "second", "alone")} == {
+        "first": "x",
+        "second": "xx",
+        "alone": "x",
+    }
+
+
+def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
+    first = Stage("one", [sys.executable, "-c", f"open({str(tmp_path / 'm')!r}, 'w')", "steps=5"], (), tmp_path / "m")
+    run_stages([first], 1, tmp_path / "logs")
+    changed = Stage("one", [*first.command[:-1], "steps=6"], (), tmp_path / "m")
+    with pytest.raises(UserError, match=r"other settings \(steps=5 there, steps=6 here\)"):
+        run_stages([changed], 1, tmp_path / "logs")
+
+
+def test_another_port_is_no_other_setting() -> None:
+    settings = [[one.settings() for one in demo().values()] for _ in range(2)]
+    assert settings[0] == settings[1]
+
+
+def test_end_of_the_pipeline_is_the_end_of_its_stages(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    deaf = tmp_path / "deaf.py"
+    deaf.write_text(f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+open({str(alive)!r}, "w").write(str(os.getpid()))
+for _ in range(60):
+    time.sleep(1)
+""")
+    code = f"""
+import sys
+from pathlib import Path
+import mmjepa.pipeline as pipeline
+pipeline.GRACE_SECONDS = 1.0
+with pipeline.ended_by_signals():
+    stage = pipeline.Stage("deaf", [sys.executable, {str(deaf)!r}])
+    pipeline.run_stages([stage], 1, Path({str(tmp_path / "logs")!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not (alive.exists() and alive.read_text()):
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(20) == 128 + 15
+    assert not Path(f"/proc/{alive.read_text()}").exists()
 
 
 def demo(*overrides: str) -> dict[str, Stage]:

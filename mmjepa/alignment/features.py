@@ -42,7 +42,7 @@ def stored_features(
 ) -> list[FeatureSet]:
     """The features of ``data`` under each condition, from ``store``; what is missing is made in one pass and stored."""
     names = {condition_name(condition): condition for condition in conditions}
-    absent = [name for name in names if store.get(encoder.spec.fingerprint, data.fingerprint, name) is None]
+    absent = [name for name in names if not store.has(encoder.spec.fingerprint, data.fingerprint, name)]
     if absent:
         logger.info("encoding %d clips with %s (%s)", len(data), encoder.spec.name, ", ".join(absent))
         store.fill(
@@ -52,7 +52,4 @@ def stored_features(
             data,
             lambda clips, name: encode_under(encoder, clips, names[name]),
         )
-    found = [
-        store.get(encoder.spec.fingerprint, data.fingerprint, condition_name(condition)) for condition in conditions
-    ]
-    return [features for features in found if features is not None]
+    return [store.read(encoder.spec.fingerprint, data.fingerprint, condition_name(one)) for one in conditions]

@@ -13,7 +13,6 @@ import torch
 from mmjepa.alignment.features import condition_name, encode_under
 from mmjepa.alignment.heads import AlignmentHead
 from mmjepa.data.evaluation_set import EvaluationSet
-from mmjepa.errors import UserError
 from mmjepa.evaluation.dropout import DropoutCondition
 from mmjepa.evaluation.retrieval import (
     both_directions,
@@ -39,18 +38,12 @@ class VideoEmbeddings:
 def embed_videos(
     encoder: FrozenEncoder, head: AlignmentHead, clips: EvaluationSet, conditions: Sequence[DropoutCondition]
 ) -> VideoEmbeddings:
-    """Embed every video under every condition; equal conditions (all that lose nothing) are computed once.
-
-    Raises UserError if a video has no caption.
-    """
+    """Embed every video under every condition; equal conditions (all that lose nothing) are computed once."""
     distinct = {condition_name(condition): condition for condition in conditions}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in distinct}
     keys: list[str] = []
     metas: list[dict[str, Any]] = []
     for batch in clips:
-        silent = [key for key, meta in zip(batch.keys, batch.metas, strict=True) if not meta.get("captions")]
-        if silent:
-            raise UserError(f"retrieval needs captions: {silent[0]} has none")
         keys += batch.keys
         metas += batch.metas
         for name, condition in distinct.items():

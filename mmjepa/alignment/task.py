@@ -61,13 +61,7 @@ class AlignTask(Task):
         self.features = self._read_features(encoder)
         clean = self.features[0]
         self.captions = CaptionTable(clean.keys, clean.captions, tower)
-        held_out = np.array([held_out_for_choices(key, parts.align.holdout) for key in clean.keys])
-        self.train_videos, self.holdout_videos = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        if len(self.train_videos) < config.batch_size or not len(self.holdout_videos):
-            raise UserError(
-                f"batch_size={config.batch_size} does not fit {len(self.train_videos)} training videos "
-                f"({len(self.holdout_videos)} more are held out): use more videos or a smaller batch"
-            )
+        self.train_videos, self.holdout_videos = self._split(clean.keys)
         self.head = AlignmentHead(parts.align.head, clean.token_shape, tower.width)
         self.head.pooler.standardise.fit(
             clean.rows(chunk) for chunk in np.array_split(self.train_videos, -(-len(self.train_videos) // FIT_ROWS))
@@ -75,11 +69,28 @@ class AlignTask(Task):
         self.contrast = LOSSES[parts.align.loss]()
         self.to(device)
 
+    def _split(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the videos to fit on and of those held out. Raises UserError if there are too few of either."""
+        held_out = np.array([held_out_for_choices(key, self.parts.align.holdout) for key in keys])
+        fitted, kept = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        if len(fitted) < self.config.batch_size or not len(kept):
+            raise UserError(
+                f"batch_size={self.config.batch_size} does not fit {len(fitted)} training videos "
+                f"({len(kept)} more are held out): use more videos or a smaller batch"
+            )
+        return fitted, kept
+
     def _read_features(self, encoder: FrozenEncoder) -> list[FeatureSet]:
-        """Features under each condition of training dropout, the clean one first."""
+        """Features under each condition of training dropout, the clean one first.
+
+        What is wrong with the videos is found before they are encoded.
+        """
         align, source = self.parts.align, self.parts.data
         paths = [source.source_path(name) for name in source.sources]
         data = open_clips(paths, encoder.spec, align.encode_batch, source.workers, align.limit)
+        self.data_fingerprint = data.fingerprint
+        data.require("captions")
+        self._split(data.keys)
         store, conditions = FeatureStore(Path(align.features)), align.dropout.conditions()
         if _rank() == 0:
             stored_features(store, encoder, data, conditions)
@@ -153,6 +164,10 @@ class AlignTask(Task):
             for name, value in result.metrics.items()
             if name.startswith("R@")
         }
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """See :meth:`Task.data_fingerprints`."""
+        return {"encoder": self.spec.fingerprint, "videos": self.data_fingerprint}
 
     def export(self, folder: Path, step: int) -> None:
         """Write the head into ``head`` beside ``folder`` (which is where encoders go); see :func:`save_head`."""

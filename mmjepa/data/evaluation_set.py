@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,8 @@ class EvaluationSet:
     """The clips of one or more splits of one kind, once, in file order, frames spread evenly over each video.
 
     Samples that cannot be used are left out, listed and counted by ``quarantine``. ``limit`` takes a fixed random
-    subset of that many samples. Raises UserError if a split cannot be opened, if kinds differ, or if nothing decodes.
+    subset of that many samples. Raises UserError if a split cannot be opened, if kinds differ, if two samples have the
+    same key, or if nothing decodes.
     """
 
     def __init__(
@@ -54,6 +56,10 @@ class EvaluationSet:
         if limit is not None and limit < len(self._rows):
             subset = np.random.default_rng(0).choice(len(self._rows), limit, replace=False)
             self._rows = self._rows[np.sort(subset)]
+        self.keys = [self._splits[s].key(i) for s, i in self._rows]
+        if len(set(self.keys)) < len(self.keys):
+            twice = next(key for key, times in Counter(self.keys).items() if times > 1)
+            raise UserError(f"{self}: several samples have the key {twice}; frame loss is drawn by key")
         self._dataset = _EvaluationBatches(
             self._splits, 1 if self.kind == "image" else frames, EvaluationTransform(resolution, mean, std)
         )
@@ -62,6 +68,24 @@ class EvaluationSet:
     def __len__(self) -> int:
         """Samples, those included that will turn out unusable."""
         return len(self._rows)
+
+    def __str__(self) -> str:
+        return ", ".join(str(split.path) for split in self._splits)
+
+    def require(self, field: str) -> None:
+        """Raise UserError if a sample has no ``field`` or an empty one. Only JSON is read, before any encoding.
+
+        Samples without valid JSON do not count: they are unusable anyway.
+        """
+        lacking = [key for key, (s, i) in zip(self.keys, self._rows, strict=True) if self._lacks(s, i, field)]
+        if lacking:
+            raise UserError(f"{self}: {len(lacking)} of {len(self)} samples have no {field}, e.g. {lacking[0]}")
+
+    def _lacks(self, split: int, sample: int, field: str) -> bool:
+        try:
+            return self._splits[split].meta(sample).get(field) in (None, [], "")
+        except UnusableSample:
+            return False
 
     @property
     def fingerprint(self) -> str:
@@ -80,8 +104,7 @@ class EvaluationSet:
                 clips += len(batch)
                 yield batch
         if clips == 0:
-            names = ", ".join(str(split.path) for split in self._splits)
-            raise UserError(f"none of the {len(self)} samples of {names} could be decoded")
+            raise UserError(f"none of the {len(self)} samples of {self} could be decoded")
 
 
 class _EvaluationBatches(Dataset):

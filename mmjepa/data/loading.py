@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,14 +34,33 @@ def ordered_loader(batches: Dataset, requests: Iterable[Any], workers: int, pref
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         collate_fn=_as_is,
-        worker_init_fn=partial(_end_with_parent, os.getpid()),
+        worker_init_fn=partial(_prepare_worker, os.getpid()),
         pin_memory=torch.cuda.is_available(),
         # Its own generator: the loader would otherwise advance torch's global one each time it starts.
         generator=torch.Generator(),
     )
 
 
-def _end_with_parent(parent: int, worker: int) -> None:
+def _prepare_worker(parent: int, worker: int) -> None:
+    _end_with_parent(parent)
+    _leave_requests_to_trainer()
+
+
+def _leave_requests_to_trainer() -> None:
+    """Let the first SIGTERM, and every SIGUSR1, pass.
+
+    Launchers and schedulers signal all processes of a run; without its workers the trainer could not reach the step at
+    which it saves. A second SIGTERM ends the worker: that one comes from the trainer on its way out.
+    """
+
+    def pass_once(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, pass_once)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _end_with_parent(parent: int) -> None:
     """Have the kernel end this worker when the training process ends, even by SIGKILL.
 
     Otherwise a worker whose queue is full waits for ever, and keeps what it inherited: the rendezvous port that the

@@ -172,16 +172,20 @@ class ShardedSplit:
 
     def read(self, index: int) -> Sample:
         """Sample ``index``, undecoded. Raises UnusableSample if its bytes are gone or its JSON is no JSON object."""
-        shard = self.shard_paths[self._shard[index]]
-        media_offset, media_size, meta_offset, meta_size = (int(n) for n in self._extents[index])
-        media = self._files.read(shard, Extent(media_offset, media_size))
+        offset, size = (int(number) for number in self._extents[index, :2])
+        media = self._files.read(self.shard_paths[self._shard[index]], Extent(offset, size))
+        return Sample(self.key(index), media, bytes(self._suffixes[index]).decode(), self.meta(index))
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """The JSON of sample ``index`` alone. Raises UnusableSample as :meth:`read` does."""
+        offset, size = (int(number) for number in self._extents[index, 2:])
         try:
-            meta = json.loads(self._files.read(shard, Extent(meta_offset, meta_size)))
+            meta = json.loads(self._files.read(self.shard_paths[self._shard[index]], Extent(offset, size)))
         except (ValueError, RecursionError) as error:
             raise UnusableSample(f"invalid JSON: {error}") from error
         if not isinstance(meta, dict):
             raise UnusableSample("invalid JSON: not an object")
-        return Sample(self.key(index), media, bytes(self._suffixes[index]).decode(), meta)
+        return meta
 
 
 def _pair(extent: Extent) -> tuple[int, int]:

@@ -157,11 +157,6 @@ class DropoutCondition:
         if self.fill not in FILLS:
             raise UserError(f"unknown fill '{self.fill}': choose from {', '.join(FILLS)}")
 
-    @property
-    def is_latent(self) -> bool:
-        """Whether the encoder must be told which frames were received (``frame_mask``) to carry out the fill."""
-        return self.fill in LATENT_FILLS
-
     def lost(self, frames: int) -> int:
         """Number of frames lost out of ``frames``: rate * frames rounded half up, at most ``frames`` - 1."""
         # The inner rounding keeps a product such as 0.29 * 50 = 14.499999999999998 on the side it belongs to.

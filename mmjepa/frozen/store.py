@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -58,11 +58,6 @@ class FeatureSet:
         tokens = torch.stack([self._shards[shard]["tokens"][row] for shard, row in places]).float()
         return Tokens(tokens, torch.stack([self._shards[shard]["present"][row] for shard, row in places]))
 
-    def blocks(self) -> Iterator[Tokens]:
-        """All features in order, a shard at a time."""
-        for shard in self._shards:
-            yield Tokens(shard["tokens"].float(), shard["present"])
-
     def _place(self, index: int) -> tuple[int, int]:
         shard = bisect_right(self._ends, index)
         return shard, index - (self._ends[shard - 1] if shard else 0)
@@ -78,10 +73,13 @@ class FeatureStore:
         """Where the features of (encoder fingerprint, data fingerprint, condition) lie."""
         return self.root / fingerprint_of(encoder, data, condition)[:24]
 
-    def get(self, encoder: str, data: str, condition: str) -> FeatureSet | None:
-        """The stored features, or None if they have not been made."""
-        folder = self.folder(encoder, data, condition)
-        return FeatureSet(folder) if (folder / INDEX_FILE).is_file() else None
+    def has(self, encoder: str, data: str, condition: str) -> bool:
+        """Whether these features have been made."""
+        return (self.folder(encoder, data, condition) / INDEX_FILE).is_file()
+
+    def read(self, encoder: str, data: str, condition: str) -> FeatureSet:
+        """The stored features. Raises FileNotFoundError if they have not been made."""
+        return FeatureSet(self.folder(encoder, data, condition))
 
     def fill(
         self,

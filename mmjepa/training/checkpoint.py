@@ -3,7 +3,8 @@
     checkpoints/step-00000100/
       mp_rank_*, zero_pp_rank_*    what DeepSpeed saves: parameters and optimiser, sharded by rank
       task.safetensors             what the task adds, e.g. the EMA teacher
-      state.json                   step (which is the data position), world size, ZeRO stage, parameter shapes, config
+      state.json                   step (which is the data position), world size, ZeRO stage, parameter shapes, data
+                                   fingerprints, config
       COMPLETE                     written last
 
 A checkpoint is written into ``step-*.tmp``, flushed to disk, marked complete and renamed; whatever else is found at a
@@ -48,7 +49,8 @@ class Checkpoints:
         if self.layout.rank == 0:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in task.extra_state().items()}
             save_file(tensors, partial / TASK_FILE)
-            state = {"step": step, "config": dict(config), "parameters": _shapes(task), **self._sharding()}
+            state = {"step": step, "config": dict(config), "parameters": _shapes(task)}
+            state |= {"data": task.data_fingerprints(), **self._sharding()}
             (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
         dist.barrier()
         _flush(partial)  # by every rank: on several nodes each holds its own files in its page cache
@@ -82,7 +84,7 @@ class Checkpoints:
     def _sharding(self) -> dict[str, int]:
         return {"world": self.layout.world, "zero_stage": self.zero_stage}
 
-    def _check(self, path: Path, state: Mapping[str, Any], task: nn.Module) -> None:
+    def _check(self, path: Path, state: Mapping[str, Any], task: Task) -> None:
         """Refuse, in one line, what DeepSpeed would fail on with a traceback."""
         saved, present = state["parameters"], _shapes(task)
         for name in sorted(saved.keys() | present.keys()):
@@ -91,6 +93,10 @@ class Checkpoints:
                     f"checkpoint {path} is of another shape: {name} is {saved.get(name, 'absent')} there "
                     f"and {present.get(name, 'absent')} here"
                 )
+        if changed := sorted(_changed(state["data"], task.data_fingerprints())):
+            raise UserError(
+                f"checkpoint {path} was trained on other data: {', '.join(changed)} differ; give another run="
+            )
         sharded = self.zero_stage or state["zero_stage"]
         if sharded and self._sharding() != {key: state[key] for key in ("world", "zero_stage")}:
             raise UserError(
@@ -110,6 +116,10 @@ def read_state(path: Path) -> dict[str, Any]:
         return dict(json.loads((path / STATE_FILE).read_text()))
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {path} is damaged ({error}); remove it to continue from the one before") from error
+
+
+def _changed(saved: Mapping[str, str], present: Mapping[str, str]) -> set[str]:
+    return {name for name in saved.keys() | present.keys() if saved.get(name) != present.get(name)}
 
 
 def _shapes(task: nn.Module) -> dict[str, list[int]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ from mmjepa.training.launch import deepspeed_engine, device, processes, seed_eve
 from mmjepa.training.metrics import MetricsLog, Stopwatch, TermBuffer, mean_terms
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.schedules import learning_rate
+from mmjepa.training.stopping import STOPPED_EXIT_CODE, StopRequest, stop_requests
 from mmjepa.training.task import Layout, Task
 
 logger = logging.getLogger(__name__)
@@ -32,25 +34,28 @@ def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Ta
     """Train the task that ``build_task(device)`` makes, from the newest checkpoint of ``config.run`` if there is one.
 
     Raises UserError if the run folder belongs to another configuration, the batch does not divide, the loss stops
-    being finite, or the data cannot be read.
+    being finite, or the data cannot be read. After SIGTERM or SIGUSR1 to any rank, all save after the next row of
+    metrics (so that a continued run writes the same rows) and exit with code ``STOPPED_EXIT_CODE``.
     """
     folder = RunFolder(Path(config.run))
     folder.check_continues(config)
-    with processes(config.accumulation) as layout:
+    with stop_requests() as stop, processes(config.accumulation) as layout:
         layout.micro_rows(config.batch_size)
         if layout.rank == 0:
             folder.open(config, layout.world)
         dist.barrier()
         seed_everything(config.seed)  # equal on all ranks: they start from the same parameters
         task = build_task(device())
-        Trainer(config, task, layout, folder).run()
+        Trainer(config, task, layout, folder, stop).run()
 
 
 class Trainer:
     """One run on one rank. Its only state beside the task's is ``step``, the number of finished optimiser steps."""
 
-    def __init__(self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder) -> None:
-        self.config, self.task, self.layout, self.folder = config, task, layout, folder
+    def __init__(
+        self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder, stop: StopRequest
+    ) -> None:
+        self.config, self.task, self.layout, self.folder, self.stop = config, task, layout, folder, stop
         self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint.keep_last)
         self.engine = deepspeed_engine(task, config, layout)
         self.step = self.checkpoints.load_latest(self.engine)
@@ -91,10 +96,20 @@ class Trainer:
             self._optimiser_step(micro_batches)
             saves = self.step % config.checkpoint.every == 0 or self.step == config.steps
             measures = self.step % config.health.every == 0
+            stops = False
             if saves or measures or self.step % config.log.every == 0:
                 self._write_row(measures)
-            if saves:
+                stops = self.step < config.steps and self.stop.on_any_rank(device())
+            if saves or stops:
                 self._save()
+            if stops:
+                self._leave()
+
+    def _leave(self) -> NoReturn:
+        if self.layout.rank == 0:
+            cause = self.stop.name or "a signal to another rank"
+            logger.info("stopped by %s after step %d: the same command continues the run", cause, self.step)
+        sys.exit(STOPPED_EXIT_CODE)
 
     def _optimiser_step(self, micro_batches: Sequence[Any]) -> None:
         """Forward and backward over the micro-batches, one update, then the task's own (EMA)."""

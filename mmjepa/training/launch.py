@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from mmjepa.errors import UserError
 from mmjepa.training.config import OptimizerConfig, TrainingConfig
 from mmjepa.training.task import Layout, Task
 
@@ -50,6 +51,9 @@ def processes(accumulation: int) -> Iterator[Layout]:
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     try:
         yield Layout(dist.get_rank(), dist.get_world_size(), accumulation)
+    except UserError as error:
+        error.first = _is_first("user error")
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -103,6 +107,14 @@ def _adamw(task: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     assert isinstance(task, Task)
     groups = task.parameter_groups(config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+
+
+def _is_first(event: str) -> bool:
+    """Whether no other rank has asked this about ``event`` before; False too if the rank that keeps count has gone."""
+    try:
+        return dist.distributed_c10d._get_default_store().add(event, 1) == 1
+    except dist.DistError:
+        return False
 
 
 def _quieten() -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmjepa.data.config import DataConfig
+from mmjepa.data.manifest import Manifest
 from mmjepa.data.quarantine import Quarantine
 from mmjepa.data.samples import ClipBatch
 from mmjepa.data.stream import TrainStream
@@ -53,6 +54,8 @@ class PretrainParts:
             model, data = getattr(self.model, name), getattr(self.data, name)
             if model != data:
                 raise UserError(f"data.{name}={data} does not fit model.{name}={model}")
+        with torch.device("meta"):  # finds every unknown or unfit key of the objectives, and takes no memory
+            Composite(self.objective, self.model)
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,11 @@ class PretrainTask(Task):
             predictor = entry + trunk_flops(context + target, narrow.width, narrow.depth) + exit_
             per_clip += (1.0 + BACKWARD) * (encoder(context) + predictor)
         return per_clip * len(batch.clips)
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """See :meth:`Task.data_fingerprints`: the manifests' fingerprints, by source."""
+        data = self.parts.data
+        return {name: Manifest.read(data.source_path(name)).fingerprint for name in data.sources}
 
     def extra_state(self) -> dict[str, Tensor]:
         """The teacher."""

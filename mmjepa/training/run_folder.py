@@ -1,11 +1,13 @@
 """The folder of a run: what was asked for, by which code, and whether it may be continued.
 
-config.yaml  meta.json  metrics.jsonl  tensorboard/  checkpoints/  encoder/ (or what the task exports)
+config.yaml  metrics.jsonl  tensorboard/  checkpoints/  encoder/ (or what the task exports)
+meta.json: provenance of the first start and, under "continued", of every later one
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 from mmjepa.config import config_hash, save_yaml, to_dict
 from mmjepa.errors import UserError
 from mmjepa.training.checkpoint import complete_checkpoints, read_state
-from mmjepa.training.config import RUNTIME_KEYS, TrainingConfig
+from mmjepa.training.config import RUNTIME_GROUPS, RUNTIME_KEYS, TrainingConfig
 
 PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "numpy", "mmjepa")
 SHOWN_DIFFERENCES = 5
@@ -41,7 +43,7 @@ class RunFolder:
         differing = [
             f"{key}={saved.get(key)} there, {asked.get(key)} here"
             for key in sorted(saved.keys() | asked.keys())
-            if key not in RUNTIME_KEYS and saved.get(key) != asked.get(key)
+            if not may_change(key) and saved.get(key) != asked.get(key)
         ]
         if differing:
             shown = "; ".join(differing[:SHOWN_DIFFERENCES]) + ("; ..." if len(differing) > SHOWN_DIFFERENCES else "")
@@ -52,9 +54,21 @@ class RunFolder:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             save_yaml(config, self.path / "config.yaml")
-            (self.path / "meta.json").write_text(json.dumps(provenance(config, world), indent=1) + "\n")
+            meta = self.path / "meta.json"
+            facts = provenance(config, world)
+            if complete_checkpoints(self.checkpoints) and meta.exists():
+                first = json.loads(meta.read_text())
+                facts = {**first, "continued": [*first.get("continued", []), facts]}
+            temporary = meta.with_suffix(".tmp")
+            temporary.write_text(json.dumps(facts, indent=1) + "\n")
+            os.replace(temporary, meta)
         except OSError as error:
             raise UserError(f"cannot write into run={self.path}: {error.strerror}") from error
+
+
+def may_change(key: str) -> bool:
+    """Whether the setting of this dotted name may change when a run is continued."""
+    return key in RUNTIME_KEYS or key.split(".")[0] in RUNTIME_GROUPS
 
 
 def provenance(config: TrainingConfig, world: int) -> dict[str, Any]:

@@ -94,6 +94,10 @@ class Task(nn.Module, ABC):
         """Floating-point operations of matrix products, forward and backward, of a micro-batch; 0 if unknown."""
         return 0.0
 
+    def data_fingerprints(self) -> dict[str, str]:
+        """What the run learns from, by name: a run that is continued must find the same."""
+        return {}
+
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors that DeepSpeed does not save (e.g. the EMA teacher), equal on every rank."""
         return {}

@@ -128,7 +128,7 @@ def refusal(capsys: pytest.CaptureFixture[str], program: str, module: ModuleType
     [
         ("rates=[0.0,1.5]", "dropout rate 1.5"),
         ("fills=[magic]", "unknown fill 'magic'"),
-        ("splits=[silent-test]", "silent-test-000 has none"),
+        ("splits=[silent-test]", "have no captions, e.g. silent-test-000"),
         ("splits=[absent-test]", "absent-test"),
         ("head=nowhere", "no alignment head at nowhere"),
         ("encoder.levels=all", "the head was fitted on encoder nano"),

@@ -123,10 +123,11 @@ def test_fitting_finds_colours_in_held_out_videos(data: Path, checkpoint: Path, 
     assert (info.encoder, info.seed, info.text_tower) == ("raw_patches", 3, "bag_of_words")
 
 
-def test_videos_without_captions_and_batches_without_videos_are_refused(
-    data: Path, checkpoint: Path, tmp_path: Path
+def test_videos_without_captions_and_batches_without_videos_are_refused_before_anything_is_encoded(
+    data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="4 of 4 videos have no captions"):
+    monkeypatch.setattr(RawPatches, "encode", None)
+    with pytest.raises(UserError, match="4 of 4 samples have no captions"):
         make_task(data, checkpoint, tmp_path, split="silent-test")
     with pytest.raises(UserError, match="batch_size=64 does not fit"):
         make_task(data, checkpoint, tmp_path, batch=64)

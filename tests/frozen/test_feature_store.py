@@ -36,9 +36,9 @@ def encode(clips: ClipBatch, condition: str) -> Tokens:
 
 def test_rows_come_back_in_any_order_from_all_conditions(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
-    assert store.get("encoder", "data", "clean") is None
+    assert not store.has("encoder", "data", "clean")
     store.fill("encoder", "data", ["clean", "lossy"], batches(), encode)
-    clean, lossy = (store.get("encoder", "data", name) for name in ("clean", "lossy"))
+    clean, lossy = (store.read("encoder", "data", name) for name in ("clean", "lossy"))
     assert clean is not None
     assert lossy is not None
     assert len(clean) == 5
@@ -55,7 +55,7 @@ def test_another_encoder_or_data_set_is_another_entry(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     store.fill("encoder", "data", ["clean"], batches(), encode)
     for key in (("other", "data", "clean"), ("encoder", "other", "clean"), ("encoder", "data", "lossy")):
-        assert store.get(*key) is None
+        assert not store.has(*key)
 
 
 def test_an_interrupted_fill_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_an_interrupted_fill_leaves_nothing_behind(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         store.fill("encoder", "data", ["clean"], batches(), fails)
-    assert store.get("encoder", "data", "clean") is None
+    assert not store.has("encoder", "data", "clean")
     assert list(tmp_path.iterdir()) == []
 
 

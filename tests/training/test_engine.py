@@ -15,6 +15,7 @@ from programs import HERE, Train, read_curve, start
 from safetensors.torch import load_file
 
 from mmjepa.errors import UserError
+from mmjepa.training.stopping import STOPPED_EXIT_CODE
 
 TOY = HERE / "toy.py"
 
@@ -68,11 +69,43 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_parameters(tmp_path: Path, train_t
 def test_killed_run_continues_exactly(tmp_path: Path, train_toy: Train, stage: int) -> None:
     setting = (f"deepspeed.stage={stage}", "dropout=0.2")
     cut = tmp_path / "cut"
-    assert start(TOY, f"run={cut}", *setting, TOY_KILL_AT="27").returncode == -9
+    assert start(TOY, f"run={cut}", *setting, TOY_SIGNAL="SIGKILL", TOY_SIGNAL_AT="27 0").returncode == -9
     assert len(read_curve(cut)) > 20  # there are rows beyond the checkpoint: they must not be doubled
     train_toy(cut, *setting)
     train_toy(tmp_path / "whole", *setting)
     assert read_curve(cut) == read_curve(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_request_to_stop_saves_after_the_next_row_and_the_run_continues_exactly(
+    tmp_path: Path, train_toy: Train, name: str
+) -> None:
+    setting = ("log.every=5", "dropout=0.2")
+    cut = tmp_path / "cut"
+    stopped = start(TOY, f"run={cut}", *setting, TOY_SIGNAL=name, TOY_SIGNAL_AT="23 0")
+    assert stopped.returncode == STOPPED_EXIT_CODE, stopped.stderr
+    assert (cut / "checkpoints" / "step-00000025" / "COMPLETE").exists()
+    assert not (cut / "encoder").exists()
+    train_toy(cut, *setting)
+    train_toy(tmp_path / "whole", *setting)
+    assert read_curve(cut) == read_curve(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_when_one_is_asked_to(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped = start(TOY, f"run={run}", "log.every=5", ranks=2, TOY_SIGNAL="SIGTERM", TOY_SIGNAL_AT="23 1")
+    assert stopped.returncode != 0
+    assert (run / "checkpoints" / "step-00000025" / "COMPLETE").exists()
+    assert [row["step"] for row in read_curve(run)] == [5, 10, 15, 20, 25]
+
+
+@pytest.mark.slow
+def test_an_error_of_all_ranks_is_told_once(finished: Path, tmp_path: Path) -> None:
+    for arguments in ([f"run={tmp_path}", "batch_size=3"], [f"run={finished}"]):  # while the ranks meet, and after
+        result = start(TOY, *arguments, ranks=2)
+        assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1, result.stderr
 
 
 @pytest.mark.slow
@@ -99,8 +132,11 @@ def test_what_a_kill_left_half_written_is_ignored_and_removed(finished: Path, tm
 def test_a_finished_run_is_left_as_it_is(finished: Path, tmp_path: Path, train_toy: Train) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    train_toy(run, "checkpoint.keep_last=1")  # a setting that may change
+    train_toy(run, "checkpoint.keep_last=1", "log.every=7", "+health.every=3")  # settings that may change
     assert read_curve(run) == read_curve(finished)
+    meta = json.loads((run / "meta.json").read_text())
+    assert meta["world"] == 1
+    assert len(meta["continued"]) == 1
 
 
 def test_another_configuration_is_refused_by_name(finished: Path) -> None:
@@ -119,8 +155,9 @@ def test_another_configuration_is_refused_by_name(finished: Path) -> None:
             "network.0.weight is .32, 12. there",
         ),
         (lambda state: state.update(world=4), "written by 4 ranks under ZeRO 1"),
+        (lambda state: state["data"].update(videos="0123"), "other data: videos differ"),
     ],
-    ids=["shape", "ranks"],
+    ids=["shape", "ranks", "data"],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(
     finished: Path, tmp_path: Path, train_toy: Train, change: Callable[[dict[str, Any]], None], message: str

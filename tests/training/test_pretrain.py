@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from clips import SIDE, write_splits
-from programs import ROOT, read_curve, start
+from programs import RENDEZVOUS, ROOT, read_curve, start
 from safetensors.torch import load_file
 
 from mmjepa.config import load_config, run_program
+from mmjepa.errors import UserError
 from mmjepa.frozen.checkpoint import load_exported
 from mmjepa.masking import MaskSet
 from mmjepa.models import TokenGrid, build_video_jepa
 from mmjepa.training.engine import run_training
 from mmjepa.training.pretrain import PretrainParts, PretrainTask
 from mmjepa.training.program import TrainConfig, train
+from mmjepa.training.stopping import STOPPED_EXIT_CODE
 
 TRAIN = ROOT / "train.py"
 
@@ -130,8 +137,12 @@ def test_cut_off_run_continues_exactly(
 
 
 @pytest.mark.slow
-def test_two_ranks_with_workers_share_the_curve_of_one(finished: Path, tmp_path: Path, settings: list[str]) -> None:
-    result = start(TRAIN, f"run={tmp_path / 'run'}", *settings, "data.workers=1", ranks=2)
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_two_ranks_with_workers_share_the_curve_of_one(
+    finished: Path, tmp_path: Path, settings: list[str], stage: int
+) -> None:
+    zero = f"deepspeed=zero{stage}"
+    result = start(TRAIN, f"run={tmp_path / 'run'}", *settings, "data.workers=1", zero, ranks=2)
     assert result.returncode == 0, result.stderr
     for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
         assert ours == pytest.approx(reference, rel=2e-3, abs=1e-4)
@@ -146,6 +157,29 @@ def test_deepspeed_launcher_runs_it_as_documented(tmp_path: Path, settings: list
     assert len(read_curve(run)) == 3
 
 
+@pytest.mark.slow
+def test_a_request_to_the_whole_group_leaves_the_trainer_its_workers_until_it_has_saved(
+    tmp_path: Path, settings: list[str]
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, str(TRAIN), f"run={run}", *settings, "data.workers=1", "steps=2000"]
+    environment = {name: value for name, value in os.environ.items() if name not in RENDEZVOUS}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    while not ((run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) > 2):
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == STOPPED_EXIT_CODE
+    assert (run / "checkpoints" / f"step-{read_curve(run)[-1]['step']:08d}" / "COMPLETE").exists()
+
+
+def test_a_run_continues_where_its_data_was_moved_to_but_not_on_other_data(tmp_path: Path, pretrain: Pretrain) -> None:
+    pretrain(tmp_path / "run", "steps=4")
+    pretrain(tmp_path / "run", "steps=4", f"data.root={write_splits(tmp_path / 'moved')}")
+    with pytest.raises(UserError, match="other data: motion, relations differ"):
+        pretrain(tmp_path / "run", "steps=4", f"data.root={write_splits(tmp_path / 'other', videos=9)}")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -157,6 +191,15 @@ def test_deepspeed_launcher_runs_it_as_documented(tmp_path: Path, settings: list
         ("accumulation=3", "batch_size=8 does not divide into 1 ranks x 3 micro-batches"),
         ("task=align", "task align needs the group align"),
         ("task=sing", "task 'sing' is not known"),
+        ("seed=-1", "seed must not be negative"),
+        ("run=''", "run must name a folder"),
+        ("precision=fp8", "precision 'fp8' is not known"),
+        ("model.heads=0", "model.heads must be at least 1"),
+        ("model.tubelet=0", "model.tubelet must be at least 1"),
+        ("optimizer.beta1=1.5", "beta1"),
+        ("objective.objectives.jepa.exponent=abc", "exponent must be float"),
+        ("objective.objectives.jepa.weights=5", "weights must be a mapping"),
+        ("masking.masks.short.spatial_scale=[0.1]", "spatial_scale must be two numbers"),
     ],
 )
 def test_bad_settings_end_in_one_line_and_code_2(
@@ -170,6 +213,7 @@ def test_bad_settings_end_in_one_line_and_code_2(
     with pytest.raises(SystemExit) as stop:
         run_program("train", TrainConfig, train, [f"run={tmp_path / 'run'}", *settings, override])
     assert stop.value.code == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "run").exists()

@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmjepa.config import load_config, program_arguments
-from mmjepa.errors import UserError
+from mmjepa.config import run_program
 from mmjepa.training.config import EmaConfig, TrainingConfig
 from mmjepa.training.ema import EmaTeacher
 from mmjepa.training.engine import run_training
@@ -59,8 +58,8 @@ class ToyTask(Task):
     def batches(self, start_step: int, layout: Layout) -> Iterator[Sequence[tuple[list[str], Tensor, Tensor]]]:
         rows = layout.micro_rows(self.config.batch_size)
         for step in range(start_step, self.config.steps):
-            if str(step) == os.environ.get("TOY_KILL_AT"):
-                os.kill(os.getpid(), signal.SIGKILL)
+            if f"{step} {layout.rank}" == os.environ.get("TOY_SIGNAL_AT"):
+                os.kill(os.getpid(), signal.Signals[os.environ["TOY_SIGNAL"]])
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
             inputs = torch.randn(self.config.batch_size, FEATURES, generator=generator)
             targets = torch.sin(inputs.sum(dim=1)) + inputs[:, 0]
@@ -89,12 +88,10 @@ class ToyTask(Task):
 
 
 def main(argv: Sequence[str]) -> None:
-    try:
-        config = load_config("toy", ToyConfig, program_arguments(argv), Path(__file__).parent)
+    def train(config: ToyConfig) -> None:
         run_training(config, lambda device: ToyTask(config).to(device))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+
+    run_program("toy", ToyConfig, train, argv, Path(__file__).parent)
 
 
 if __name__ == "__main__":
