@@ -17,6 +17,7 @@ from mmjepa.evaluation.dropout import DropoutCondition
 from mmjepa.evaluation.retrieval import (
     both_directions,
     caption_positives,
+    chance_metrics,
     cosine_scores,
     hard_negative_accuracy,
 )
@@ -67,6 +68,10 @@ class Queries:
         self.video = np.array([video for _, video in pairs])
         self.texts = self._embed(self.captions)
         self.positives = caption_positives(self.captions, self.video.tolist(), len(keys))
+        self.chance = {
+            "text_to_video": chance_metrics(self.positives),
+            "video_to_text": chance_metrics(self.positives.T),
+        }
         self.negatives = dict(self._hard_negatives(metas))
 
     @torch.no_grad()
@@ -86,13 +91,14 @@ class Queries:
 
 @dataclass(frozen=True)
 class Measured:
-    """Values per query of one metric under one condition, and what they are called."""
+    """Values per query of one metric under one condition, their names, and what a constant embedding scores."""
 
     direction: str
     metric: str
     values: np.ndarray
     clusters: np.ndarray
     gallery: int
+    chance: float
 
     def row(self, resamples: int) -> dict[str, Any]:
         """The value and its bootstrap interval over videos, as a part of a result row."""
@@ -104,6 +110,7 @@ class Measured:
             "value": interval.estimate,
             "low": interval.low,
             "high": interval.high,
+            "chance": self.chance,
             "gallery": self.gallery,
             "queries": len(self.values),
         }
@@ -115,11 +122,11 @@ def measure(videos: np.ndarray, queries: Queries) -> Iterator[Measured]:
     for direction, result in results.items():
         clusters = queries.video if direction == "text_to_video" else np.arange(len(videos))
         for metric, values in result.per_query.items():
-            yield Measured(direction, metric, values, clusters, result.gallery)
+            yield Measured(direction, metric, values, clusters, result.gallery, queries.chance[direction][metric])
     for name, (having, true, false) in queries.negatives.items():
         chosen = videos[having].astype(np.float64)
         scores = [np.einsum("pe,pe->p", chosen, text).astype(np.float32) for text in (true, false)]
-        yield Measured("video_to_text", name, hard_negative_accuracy(*scores), having, 2)
+        yield Measured("video_to_text", name, hard_negative_accuracy(*scores), having, 2, 0.5)
 
 
 def per_query(measured: Iterable[Measured]) -> dict[str, np.ndarray]:

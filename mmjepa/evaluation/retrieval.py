@@ -62,6 +62,14 @@ def retrieval_metrics(scores: np.ndarray, positives: np.ndarray, ks: Sequence[in
     return RetrievalResult(hits, above + (tied + 1) / (tied_positives + 1), scores.shape[1])
 
 
+def chance_metrics(positives: np.ndarray, ks: Sequence[int] = RANKS) -> dict[str, float]:
+    """What a constant embedding scores on bool ``positives`` (Q, G): more than 1 / G where queries have several."""
+    queries, gallery = positives.shape
+    tied, true = np.full(queries, gallery), positives.sum(axis=1)
+    hits = {k: _hit_probability(np.full(queries, k), tied, true) for k in ks}
+    return RetrievalResult(hits, (tied + 1) / (true + 1), gallery).metrics
+
+
 def _hit_probability(places: np.ndarray, tied: np.ndarray, positives: np.ndarray) -> np.ndarray:
     """Probability that the first ``places`` of ``tied`` items in random order hold one of ``positives``; each (Q,).
 

@@ -16,8 +16,7 @@ class Latents:
     """Tokens of one mask on a batch of clips. Level is an axis, never a concatenation.
 
     context (B, K, L, D): student tokens at ``context_index`` (B, K).
-    target (B, N, L, D): target-encoder tokens of the whole clip, normalised per level; no gradient unless the run has
-    no teacher and asks for the published semantics.
+    target (B, N, L, D): target-encoder tokens of the whole clip, normalised per level; never with gradient.
     predicted_target (B, P, L, D) at ``target_index`` (B, P); predicted_context (B, K, L, D).
     pixels (B, 3, T, H, W): the normalised clip.
     """

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mmjepa.evaluation.retrieval import (
     both_directions,
     caption_positives,
+    chance_metrics,
     cosine_scores,
     hard_negative_accuracy,
     retrieval_metrics,
@@ -49,6 +50,14 @@ def test_a_constant_embedding_scores_exactly_chance(gallery):
         for k in (1, 5, 10):
             assert metrics[f"R@{k}"] == pytest.approx(min(k / gallery, 1), abs=1e-12)
         assert metrics["MnR"] == metrics["MedR"] == (gallery + 1) / 2
+
+
+def test_chance_is_the_score_of_equal_scores():
+    positives = np.random.default_rng(3).random((50, 24)) < 0.1
+    positives[:, 5] = True
+    equal = retrieval_metrics(np.zeros((50, 24)), positives)
+    assert chance_metrics(positives) == pytest.approx(equal.metrics)
+    assert chance_metrics(positives)["R@1"] == pytest.approx(positives.sum(axis=1).mean() / 24)
 
 
 def test_metrics_without_ties_agree_with_sorting():

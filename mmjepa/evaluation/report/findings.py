@@ -56,11 +56,9 @@ def verdict(name: str, trained: Estimate | None, control: Estimate | None, what:
 
 
 def chance(results: Results, direction: str = "text_to_video") -> Estimate | None:
-    """R@1 of a constant embedding with one true video per query: 1 / gallery; None without retrieval rows."""
-    galleries = distinct(where(results.retrieval, direction=direction, rate=0.0), "gallery")
-    if len(galleries) != 1:
-        return None
-    return Estimate(1 / galleries[0], 1 / galleries[0], 1 / galleries[0], 0)
+    """R@1 of a constant embedding; None without retrieval rows, or with rows of several galleries."""
+    levels = distinct(where(results.retrieval, direction=direction, metric="R@1", rate=0.0), "chance")
+    return Estimate(levels[0], levels[0], levels[0], 0) if len(levels) == 1 else None
 
 
 def _sum_up(retrieval: Mapping[str, Finding]) -> Finding | None:

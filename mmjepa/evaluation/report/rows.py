@@ -17,7 +17,7 @@ from mmjepa.errors import UserError
 CONTROL_ENCODERS = ("random_init", "raw_patches", "majority")
 """Rows of every table that no training made: what a trained encoder has to beat."""
 
-MEASURED = frozenset({"value", "low", "high", "gallery", "queries", "train", "test", "classes"})
+MEASURED = frozenset({"value", "low", "high", "chance", "gallery", "queries", "train", "test", "classes"})
 """Fields of a row that are not what it is about but what came out."""
 
 NORMAL_95 = 1.959964
@@ -40,6 +40,7 @@ class RetrievalRow:
     value: float
     low: float
     high: float
+    chance: float
     gallery: int
     queries: int
 

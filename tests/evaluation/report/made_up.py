@@ -25,6 +25,7 @@ def retrieval_row(encoder: str, value: float, **changes: Any) -> dict[str, Any]:
         "value": value,
         "low": value - 0.02,
         "high": value + 0.02,
+        "chance": 1 / 200,
         "gallery": 200,
         "queries": 400,
     }
