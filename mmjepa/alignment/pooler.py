@@ -88,9 +88,9 @@ class AttentivePooler(nn.Module):
         logits = keys @ self.query.T * self.logit_scale  # (B, N, heads of all queries)
         absent = ~present.repeat_interleave(spatial, dim=1)
         if self.training and self.token_dropout:
-            absent = absent | (torch.rand_like(logits[:, :, 0]) < self.token_dropout)
-        # The lowest finite number rather than -inf: a clip whose last token was dropped then sees all, not NaN.
-        hidden = torch.finfo(logits.dtype).min
-        weights = logits.masked_fill(absent[:, :, None], hidden).softmax(dim=1)
+            dropped = torch.rand_like(logits[:, :, 0]) < self.token_dropout
+            keeps_none = (absent | dropped).all(dim=1, keepdim=True)  # such a clip keeps all that it has
+            absent = absent | (dropped & ~keeps_none)
+        weights = logits.masked_fill(absent[:, :, None], -torch.inf).softmax(dim=1)
         pooled = weights.transpose(1, 2) @ keys  # (B, heads, D)
         return torch.einsum("bhd,hdc->bhc", pooled, self.value).flatten(1)

@@ -52,6 +52,8 @@ class AlignTask(Task):
     and, with training dropout, one of its conditions, drawn by (seed, step) for the whole global batch.
     """
 
+    export_name = "head"
+
     def __init__(self, config: TrainingConfig, parts: AlignParts, device: torch.device) -> None:
         super().__init__(config.precision)
         self.config, self.parts, self.device = config, parts, device
@@ -170,7 +172,7 @@ class AlignTask(Task):
         return {"encoder": self.spec.fingerprint, "videos": self.data_fingerprint}
 
     def export(self, folder: Path, step: int) -> None:
-        """Write the head into ``head`` beside ``folder`` (which is where encoders go); see :func:`save_head`."""
+        """Write the head; see :func:`save_head`."""
         info = HeadInfo(
             encoder=self.spec.name,
             encoder_fingerprint=self.spec.fingerprint,
@@ -181,7 +183,7 @@ class AlignTask(Task):
             loss=self.parts.align.loss,
             holdout=self.holdout_metrics(),
         )
-        save_head(self.head, info, folder.parent / "head")
+        save_head(self.head, info, folder)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in info.holdout.items())
         logger.info("head on %s, %d held-out training videos: %s", self.spec.name, len(self.holdout_videos), shown)
 

@@ -80,7 +80,7 @@ class Trainer:
                 self.log.close()
         with gathered(list(self.task.parameters())):
             if self.layout.rank == 0:
-                self.task.export(self.folder.path / "encoder", self.step)
+                self.task.export(self.folder.path / self.task.export_name, self.step)
         dist.barrier()
 
     def _train(self) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ class Task(nn.Module, ABC):
     Contract for reproducibility: ``batches`` is a pure function of (seed, step), and ``losses`` draws random numbers
     from torch's default generator only, which the engine seeds anew for every (step, rank).
     """
+
+    export_name: ClassVar[str] = "encoder"
+    """Folder of a run that :meth:`export` writes into."""
 
     def __init__(self, precision: str = "fp32") -> None:
         super().__init__()

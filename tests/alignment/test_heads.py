@@ -68,6 +68,12 @@ def test_token_dropout_is_for_training_and_never_leaves_a_clip_without_tokens() 
     given = features()
     first, second = pooler(given.tokens, given.present), pooler(given.tokens, given.present)
     assert not torch.allclose(first, second)
+    changed = given.tokens.masked_fill(~given.present[:, :, None, None], 1e3)
+    pooled = []
+    for tokens in (given.tokens, changed):
+        torch.manual_seed(1)
+        pooled.append(pooler(tokens, given.present))
+    assert torch.equal(*pooled), "tokens of absent steps were used"
     assert first.isfinite().all()
     pooler.eval()
     assert torch.equal(pooler(given.tokens, given.present), pooler(given.tokens, given.present))

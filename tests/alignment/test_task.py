@@ -117,7 +117,7 @@ def test_fitting_finds_colours_in_held_out_videos(data: Path, checkpoint: Path, 
         optimiser.zero_grad()
         task.losses(batch)["loss"].backward()
         optimiser.step()
-    task.export(tmp_path / "run" / "encoder", step=40)
+    task.export(tmp_path / "run" / "head", step=40)
     _, info = load_head(tmp_path / "run" / "head")
     assert info.holdout["text_to_video/R@1"] > max(0.5, before)
     assert (info.encoder, info.seed, info.text_tower) == ("raw_patches", 3, "bag_of_words")

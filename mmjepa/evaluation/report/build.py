@@ -32,7 +32,7 @@ from mmjepa.evaluation.report.sections import (
 )
 from mmjepa.evaluation.report.strips import ClipPictures, parse_examples, query_html
 from mmjepa.evaluation.report.style import colours, title_of
-from mmjepa.evaluation.report.tables import Table, to_csv, to_text
+from mmjepa.evaluation.report.tables import Table, to_csv, to_markdown, to_text
 
 PAGE = "report.html"
 OPEN_QUERIES = 3
@@ -95,6 +95,8 @@ def build_report(config: ReportConfig) -> Report:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / PAGE).write_text(page(config.title, _subtitle(results, runs), findings, summary, sections, palette))
+    sentences = "".join(f"* {one.sentence}\n" for one in findings)
+    (out / "summary.md").write_text(f"{to_markdown(summary)}\n\n{summary.caption}\n\n{sentences}")
     _write_companions(out, results, findings, [summary, *(table for section in sections for table in section.tables)])
     for section in sections:
         for name, charts in section.charts.items():

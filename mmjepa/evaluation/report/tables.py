@@ -97,6 +97,18 @@ def to_text(table: Table) -> str:
     return "\n".join("  ".join(_aligned(text, widths[i], i) for i, text in enumerate(line)).rstrip() for line in lines)
 
 
+def to_markdown(table: Table) -> str:
+    """The table for a README; best in bold only where intervals are apart."""
+    best = [table.best_row(i) for i in range(len(table.columns))]
+    lines = ["| | " + " | ".join(column.heading for column in table.columns) + " |"]
+    lines.append("|---|" + "---:|" * len(table.columns))
+    for i, row in enumerate(table.rows):
+        cells = [_plain_cell(column, cell) for column, cell in zip(table.columns, row.cells, strict=True)]
+        marked = [f"**{cell}**" if best[j] == i else cell for j, cell in enumerate(cells)]
+        lines.append(f"| {row.label} | " + " | ".join(marked) + " |")
+    return "\n".join(lines)
+
+
 def encoder_table(name: str, caption: str, columns: Sequence[Column], cells: Mapping[str, Sequence[Cell]]) -> Table:
     """A table with one row per encoder, in the mapping's order; encoders without any number are left out."""
     table = Table(name, caption, list(columns))

@@ -120,6 +120,7 @@ def test_rows_are_written_beside_the_page_unrounded(tmp_path: Path) -> None:
     report_of(tmp_path, [retrieval_row("baseline", 0.123456789), probe_row("baseline", 0.987654321)])
     assert "0.123456789" in (tmp_path / "report" / "retrieval_rows.csv").read_text()
     assert "0.987654321" in (tmp_path / "report" / "probe_rows.csv").read_text()
+    assert "| baseline | 12.3 [10.3, 14.3] |" in (tmp_path / "report" / "summary.md").read_text()
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert summary["meta"]["rows.json"]["commit"] == "c0ffee"
 
