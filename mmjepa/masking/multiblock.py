@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from mmjepa.errors import UserError
+from mmjepa.masking.motion import MotionGuidance, guided_origins, hide_as_many
 from mmjepa.models.grid import TokenGrid
 
 MAX_REDRAWS = 200
+GUIDED_BLOCKS = 4
+"""Guided blocks drawn per block of a mask: they overlap, and all are needed until enough tokens are hidden."""
 EQUALIZE = ("random", "tail")
 
 
@@ -61,11 +64,15 @@ class BlockMask:
 
 @dataclass
 class MaskingConfig:
-    """The masks that every clip gets in one step, by name, and how index lists are made equal in length."""
+    """The masks that every clip gets in one step, by name, and how index lists are made equal in length.
+
+    ``motion`` draws blocks where pixels change; null: uniformly.
+    """
 
     name: str = "multiblock"
     equalize: str = "random"
     masks: dict[str, BlockMask] = field(default_factory=dict)
+    motion: MotionGuidance | None = None
 
     def __post_init__(self) -> None:
         if self.equalize not in EQUALIZE:
@@ -74,37 +81,46 @@ class MaskingConfig:
             raise UserError("masking: at least one mask is needed")
 
 
-def draw_masks(config: MaskingConfig, grid: TokenGrid, batch: int, generator: torch.Generator) -> list[MaskSet]:
+def draw_masks(
+    config: MaskingConfig, grid: TokenGrid, batch: int, generator: torch.Generator, motion: Tensor | None = None
+) -> list[MaskSet]:
     """One MaskSet per configured mask for ``batch`` clips on ``grid``; a pure function of the generator's state.
 
+    motion: map (batch, T', H', W') of each clip (:func:`motion_map`), needed with ``config.motion``.
     Raises UserError if the blocks are so large on this grid that no token stays visible.
     """
-    return [_draw(name, mask, config.equalize, grid, batch, generator) for name, mask in config.masks.items()]
+    if (config.motion is None) != (motion is None):
+        raise ValueError("a motion map is needed with masking.motion, and only then")
+    return [_draw(name, config, grid, batch, generator, motion) for name in config.masks]
 
 
 def _draw(
-    name: str, mask: BlockMask, equalize: str, grid: TokenGrid, batch: int, generator: torch.Generator
+    name: str, config: MaskingConfig, grid: TokenGrid, batch: int, generator: torch.Generator, motion: Tensor | None
 ) -> MaskSet:
-    visible = _visible(name, mask, grid, batch, generator)
-    context = _equal_length(visible, equalize, generator)
-    if mask.full_complement:
+    visible = _visible(name, config, grid, batch, generator, motion)
+    context = _equal_length(visible, config.equalize, generator)
+    if config.masks[name].full_complement:
         chosen = torch.zeros_like(visible).scatter_(1, context, True)
-        return MaskSet(context, _equal_length(~chosen, equalize, generator))
-    return MaskSet(context, _equal_length(~visible, equalize, generator))
+        return MaskSet(context, _equal_length(~chosen, config.equalize, generator))
+    return MaskSet(context, _equal_length(~visible, config.equalize, generator))
 
 
-def _visible(name: str, mask: BlockMask, grid: TokenGrid, batch: int, generator: torch.Generator) -> Tensor:
+def _visible(
+    name: str, config: MaskingConfig, grid: TokenGrid, batch: int, generator: torch.Generator, motion: Tensor | None
+) -> Tensor:
     """(batch, N) bool: outside all blocks, and early enough. Clips left without a context token are drawn again."""
+    mask = config.masks[name]
     size = _block_size(mask, grid, generator)
     visible = torch.zeros(batch, grid.size, dtype=torch.bool)
     for _ in range(MAX_REDRAWS):
         empty = ~visible.any(dim=1)
         if not empty.any():
             break
-        covered = _cover(size, mask.blocks, grid, int(empty.sum()), generator)
+        part = None if motion is None else motion[empty]
+        covered = _covered(size, mask.blocks, grid, int(empty.sum()), generator, config.motion, part)
         if mask.max_temporal_keep < 1:
-            covered[:, max(1, int(grid.steps * mask.max_temporal_keep)) :] = True
-        visible[empty] = ~covered.flatten(1)
+            covered.view(-1, *grid.shape)[:, max(1, int(grid.steps * mask.max_temporal_keep)) :] = True
+        visible[empty] = ~covered
     else:
         raise UserError(f"masking: mask {name!r} hides every token of a {grid.shape} grid; use fewer or smaller blocks")
     if visible.all(dim=1).any():
@@ -123,15 +139,34 @@ def _block_size(mask: BlockMask, grid: TokenGrid, generator: torch.Generator) ->
     return max(1, int(grid.steps * temporal)), height, width
 
 
-def _cover(size: tuple[int, int, int], blocks: int, grid: TokenGrid, batch: int, generator: torch.Generator) -> Tensor:
-    """(batch, steps, height, width) bool: inside at least one block; origins uniform over the places that fit."""
+def _covered(
+    size: tuple[int, int, int],
+    blocks: int,
+    grid: TokenGrid,
+    batch: int,
+    generator: torch.Generator,
+    guidance: MotionGuidance | None,
+    motion: Tensor | None,
+) -> Tensor:
+    """(batch, N) bool: inside at least one block; origins uniform over the places that fit, or drawn by motion."""
+    places = [cells - length + 1 for length, cells in zip(size, grid.shape, strict=True)]
+    draws = [torch.randint(0, count, (batch, blocks), generator=generator) for count in places]
+    uniform = _inside(torch.stack(draws, dim=-1), size, grid).any(dim=1)
+    if guidance is None or motion is None:
+        return uniform
+    more = blocks if guidance.semantics == "reference" else GUIDED_BLOCKS * blocks
+    guided = _inside(guided_origins(motion, size, more, guidance, generator), size, grid)
+    return guided.any(dim=1) if guidance.semantics == "reference" else hide_as_many(guided, uniform, generator)
+
+
+def _inside(origins: Tensor, size: tuple[int, int, int], grid: TokenGrid) -> Tensor:
+    """(B, M, N) bool: which tokens lie in each of the blocks at ``origins`` (B, M, 3)."""
     inside = []
-    for length, cells in zip(size, grid.shape, strict=True):
-        origin = torch.randint(0, cells - length + 1, (batch, blocks, 1), generator=generator)
-        position = torch.arange(cells)
+    for axis, (length, cells) in enumerate(zip(size, grid.shape, strict=True)):
+        position, origin = torch.arange(cells), origins[..., axis, None]
         inside.append((position >= origin) & (position < origin + length))
     steps, rows, columns = inside
-    return (steps[..., :, None, None] & rows[..., None, :, None] & columns[..., None, None, :]).any(dim=1)
+    return (steps[..., :, None, None] & rows[..., None, :, None] & columns[..., None, None, :]).flatten(2)
 
 
 def _equal_length(member: Tensor, equalize: str, generator: torch.Generator) -> Tensor:

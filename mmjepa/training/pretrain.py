@@ -19,7 +19,7 @@ from mmjepa.data.quarantine import Quarantine
 from mmjepa.data.samples import ClipBatch
 from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
-from mmjepa.masking import MaskingConfig, MaskSet, draw_masks
+from mmjepa.masking import MaskingConfig, MaskSet, draw_masks, motion_map
 from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels, standardise_clip
 from mmjepa.objectives import Composite, Latents, ObjectiveConfig
 from mmjepa.training.config import TrainingConfig
@@ -131,16 +131,27 @@ class PretrainTask(Task):
             quarantine=self.quarantine,
         )
         for step, clips in enumerate(stream, start=start_step):
-            masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]))
+            masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]), clips.pixels)
             yield [
                 PretrainBatch(step, _rows(clips, part, rows[0].start), [_mask_rows(mask, part) for mask in masks])
                 for part in rows
             ]
 
-    def _masks(self, step: int, grid: TokenGrid) -> list[MaskSet]:
+    def _masks(self, step: int, grid: TokenGrid, pixels: Tensor) -> list[MaskSet]:
         key = np.random.SeedSequence((self.config.seed, step, MASK_STREAM)).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
-        return draw_masks(self.parts.masking, grid, self.config.batch_size, generator)
+        motion = self._motion(pixels, grid)
+        return draw_masks(self.parts.masking, grid, self.config.batch_size, generator, motion)
+
+    def _motion(self, pixels: Tensor, grid: TokenGrid) -> Tensor | None:
+        """Motion maps of the global batch (small, so every rank gets all); None if masks do not look at motion."""
+        guidance = self.parts.masking.motion
+        if guidance is None:
+            return None
+        mine = motion_map(pixels, grid, guidance.semantics).to(self.device)
+        parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, mine)
+        return torch.cat(parts).cpu()
 
     def batch_keys(self, batch: PretrainBatch) -> list[str]:
         """See :meth:`Task.batch_keys`."""

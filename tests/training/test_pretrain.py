@@ -18,6 +18,7 @@ import torch
 from clips import SIDE, write_splits
 from programs import RENDEZVOUS, ROOT, read_curve, start
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mmjepa.config import load_config, run_program
 from mmjepa.errors import UserError
@@ -36,14 +37,14 @@ Pretrain = Callable[..., PretrainTask]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides for a run of seconds: 4 frames of 32 x 32 pixels, FWM-HW-LD with its heads."""
+    """Overrides for a run of seconds: 4 frames of 32 x 32 pixels, FWM-HW-LD with its heads, motion-guided masks."""
     root = write_splits(tmp_path_factory.mktemp("discs"))
     model = ["model=nano", "model.width=24", "model.depth=4", "model.heads=2", "model.frames=4", "model.patch=8"]
     model += [f"model.resolution={SIDE}", "model.predictor.width=24", "model.predictor.heads=2"]
     data = ["data=sprites", f"data.root={root}", "data.frames=4", "data.stride=1", f"data.resolution={SIDE}"]
     steps = ["steps=14", "batch_size=8", "optimizer.warmup_steps=2", "log.every=1", "checkpoint.every=4"]
     watch = ["health.every=7", "health.clips=4", "precision=fp32", "data.workers=0"]
-    return ["objective=fwm_hw_ld", *model, *data, *steps, *watch]
+    return ["objective=fwm_hw_ld", "masking=motion_guided", *model, *data, *steps, *watch]
 
 
 @pytest.fixture
@@ -123,10 +124,10 @@ def test_cut_off_run_continues_exactly(
 ) -> None:
     draw = PretrainTask._masks
 
-    def cut_off(task: PretrainTask, step: int, grid: TokenGrid) -> list[MaskSet]:
+    def cut_off(task: PretrainTask, step: int, grid: TokenGrid, pixels: Tensor) -> list[MaskSet]:
         if step == 10:
             raise KeyboardInterrupt
-        return draw(task, step, grid)
+        return draw(task, step, grid, pixels)
 
     monkeypatch.setattr(PretrainTask, "_masks", cut_off)
     with pytest.raises(KeyboardInterrupt):
