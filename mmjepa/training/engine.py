@@ -93,7 +93,7 @@ class Trainer:
             start = time.perf_counter()
             micro_batches = next(batches)
             self.watch.wait_from(start)
-            self._optimiser_step(micro_batches)
+            self.optimiser_step(micro_batches)
             saves = self.step % config.checkpoint.every == 0 or self.step == config.steps
             measures = self.step % config.health.every == 0
             stops = False
@@ -111,7 +111,7 @@ class Trainer:
             logger.info("stopped by %s after step %d: the same command continues the run", cause, self.step)
         sys.exit(STOPPED_EXIT_CODE)
 
-    def _optimiser_step(self, micro_batches: Sequence[Any]) -> None:
+    def optimiser_step(self, micro_batches: Sequence[Any]) -> None:
         """Forward and backward over the micro-batches, one update, then the task's own (EMA)."""
         engine, config = self.engine, self.config
         seed_everything(config.seed, self.step, self.layout.rank)

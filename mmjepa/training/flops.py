@@ -25,14 +25,15 @@ def measured_peak(dtype: torch.dtype, device: torch.device) -> float:
     b = torch.randn(PEAK_SIZE, PEAK_SIZE, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(PEAK_REPEATS + 1):
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         a @ b
-        _synchronise(device)
+        synchronise(device)
         best = min(best, time.perf_counter() - start)
     return 2.0 * PEAK_SIZE**3 / best
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until ``device`` has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -133,7 +133,7 @@ class PretrainTask(Task):
         for step, clips in enumerate(stream, start=start_step):
             masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]), clips.pixels)
             yield [
-                PretrainBatch(step, _rows(clips, part, rows[0].start), [_mask_rows(mask, part) for mask in masks])
+                PretrainBatch(step, _rows(clips, part, rows[0].start), [mask_rows(mask, part) for mask in masks])
                 for part in rows
             ]
 
@@ -258,5 +258,6 @@ def _rows(clips: ClipBatch, part: slice, first: int) -> ClipBatch:
     )
 
 
-def _mask_rows(mask: MaskSet, part: slice) -> MaskSet:
+def mask_rows(mask: MaskSet, part: slice) -> MaskSet:
+    """The mask of the clips ``part``."""
     return MaskSet(mask.context[part], mask.target[part])
