@@ -101,13 +101,15 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Encoder:
-    """One encoder of the tables: how the programs are told to build it, and the fills it cannot do."""
+    """One encoder of the tables: how the programs are told to build it, the fills it cannot do, and whether its probes
+    have controls (a control has none of its own: raw patches would take as long as all other stages together)."""
 
     name: str
     seed: int
     needs: str
     arguments: list[str]
     lacks: tuple[str, ...] = ()
+    controlled: bool = True
 
     @property
     def label(self) -> str:
@@ -299,10 +301,10 @@ def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
     first, seed = config.variants[0], config.seeds[0]
     pixels = ["encoder=raw_patches", exported(first, seed)]
     # The widest tokens, so the longest stages: before random_init, not last.
-    encoders.append(Encoder("raw_patches", seed, f"train-{first}-{seed}", pixels, lacks=("predict",)))
+    encoders.append(Encoder("raw_patches", seed, f"train-{first}-{seed}", pixels, lacks=("predict",), controlled=False))
     for seed in config.seeds:
         arguments = ["encoder=random_init", exported(first, seed), f"encoder.seed={seed}"]
-        encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments))
+        encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments, controlled=False))
     return encoders
 
 
@@ -334,6 +336,7 @@ def _evaluations(config: PipelineConfig, encoder: Encoder, align: str, work: Pat
     retrieval, probe = (work / "results" / f"{kind}-{encoder.label}.json" for kind in ("retrieval", "probe"))
     shared = [*encoder.arguments, f"data.root={data}"]
     fills = [fill for fill in config.fills if fill not in encoder.lacks]
+    probing = [one for one in config.arguments.probe if encoder.controlled or not one.startswith("controls=")]
     return (
         Stage(
             f"retrieval-{encoder.label}",
@@ -350,7 +353,7 @@ def _evaluations(config: PipelineConfig, encoder: Encoder, align: str, work: Pat
         ),
         Stage(
             f"probe-{encoder.label}",
-            _python("eval/probe.py", *shared, f"out={probe}", *config.arguments.probe),
+            _python("eval/probe.py", *shared, f"out={probe}", *probing),
             (encoder.needs,),
             probe,
         ),

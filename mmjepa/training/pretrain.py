@@ -82,6 +82,8 @@ class PretrainTask(Task):
         self.teacher = EmaTeacher(self.student.encoder) if config.ema else None
         self.quarantine = Quarantine(Path(config.run) / f"quarantine-{dist.get_rank()}.jsonl")
         self._health_clips: Tensor | None = None
+        heads = (module for module in self.objective.modules() if isinstance(module, torch.nn.Linear))
+        self._head_weights = sum(head.weight.numel() for head in heads)
 
     def losses(self, batch: PretrainBatch) -> dict[str, Tensor]:
         """See :meth:`Task.losses`; terms are named by the objectives, unweighted."""
@@ -193,7 +195,10 @@ class PretrainTask(Task):
         return {"decode_failures": float(self.quarantine.count)}
 
     def flops(self, batch: PretrainBatch) -> float:
-        """See :meth:`Task.flops`: student and predictor forward and backward, target encoder forward."""
+        """See :meth:`Task.flops`: student, predictor and heads forward and backward, target encoder forward.
+
+        Objectives' heads are taken to run on every token that has a next one.
+        """
         model = self.parts.model
         grid = model.grid(batch.clips.pixels.shape[2])
         flat, narrow = model.levels * model.width, model.predictor
@@ -208,7 +213,8 @@ class PretrainTask(Task):
             entry = 2.0 * context * model.width * (flat + narrow.width)
             exit_ = 2.0 * (context + target) * narrow.width * flat
             predictor = entry + trunk_flops(context + target, narrow.width, narrow.depth) + exit_
-            per_clip += (1.0 + BACKWARD) * (encoder(context) + predictor)
+            heads = 2.0 * (grid.size - grid.spatial) * self._head_weights
+            per_clip += (1.0 + BACKWARD) * (encoder(context) + predictor + heads)
         return per_clip * len(batch.clips)
 
     def data_fingerprints(self) -> dict[str, str]:

@@ -1,0 +1,33 @@
+"""Time a training step, and our encoder beside the one of HF transformers.
+
+    python eval/benchmark_step.py model=small precision=fp32 batch_size=2 [objective=fwm_hw_ld] [against=transformers]
+
+Prints the median of ``repeats`` steps on random clips, memory, and arithmetic as a share of the matrix peak measured in
+the same run. Under ``torchrun`` or ``deepspeed`` it times all ranks together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from mmjepa.config import run_program
+from mmjepa.training.benchmark import BenchmarkConfig, compare_with_transformers, measure_step
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Time training steps on random clips."""
+    figures = measure_step(config)
+    if config.against is not None:
+        figures |= compare_with_transformers(config)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for name, value in figures.items():
+        print(f"{name:22s} {value:.4g}" if isinstance(value, float) else f"{name:22s} {value}")
+    if config.out is not None:
+        Path(config.out).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_program("benchmark_step", BenchmarkConfig, main)

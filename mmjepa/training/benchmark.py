@@ -1,0 +1,203 @@
+"""How fast a training step is: the engine's own step, fed with random clips that are there already."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmjepa.data.samples import ClipBatch
+from mmjepa.errors import UserError
+from mmjepa.models import ModelConfig, build_video_jepa
+from mmjepa.training.engine import Trainer
+from mmjepa.training.flops import BACKWARD, measured_peak, synchronise, trunk_flops
+from mmjepa.training.launch import device, processes
+from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask, mask_rows
+from mmjepa.training.program import TrainConfig
+from mmjepa.training.run_folder import RunFolder
+from mmjepa.training.stopping import StopRequest
+from mmjepa.training.task import Layout
+
+
+@dataclass
+class BenchmarkConfig(TrainConfig):
+    """A training configuration, of which ``repeats`` steps are timed after ``warmup`` (nothing is read or saved).
+
+    against: ``transformers`` also times our encoder and HF transformers' V-JEPA 2 encoder of the same sizes, forward
+    and backward on the same clips, taking turns. out: .json file (null: print only).
+    """
+
+    warmup: int = 2
+    repeats: int = 7
+    against: str | None = None
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task != "pretrain":
+            raise UserError("the benchmark times task=pretrain")
+        if self.warmup < 1 or self.repeats < 1:
+            raise UserError("warmup and repeats must be at least 1")
+        if self.against not in (None, "transformers"):
+            raise UserError(f"against={self.against}: only transformers, or null")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every repeat."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds)
+
+
+class SyntheticTask(PretrainTask):
+    """Pretraining on one batch of random clips; masks are drawn anew for every step, as in training."""
+
+    def batches(self, start_step: int, layout: Layout) -> Iterator[Sequence[PretrainBatch]]:
+        """See :meth:`Task.batches`."""
+        model, rows = self.parts.model, layout.micro_rows(self.config.batch_size)
+        size = rows[0].stop - rows[0].start
+        generator = torch.Generator().manual_seed(layout.rank)
+        pixels = torch.randn(size, 3, model.frames, model.resolution, model.resolution, generator=generator)
+        clips = _clips(pixels)
+        for step in range(start_step, self.config.steps):
+            masks = self._masks(step, model.grid(model.frames), pixels.repeat(layout.accumulation, 1, 1, 1, 1))
+            yield [PretrainBatch(step, clips, [mask_rows(mask, part) for mask in masks]) for part in rows]
+
+
+def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
+    """Step time, clips/s, memory, and arithmetic against the device's matrix peak, measured in the same run."""
+    with tempfile.TemporaryDirectory() as folder, processes(config.accumulation) as layout:
+        steps = config.warmup + config.repeats
+        here = replace(config, run=folder, steps=max(steps, config.optimizer.warmup_steps + 1))
+        run = RunFolder(Path(folder))
+        run.open(here, layout.world)
+        before = _memory()
+        task = SyntheticTask(here, PretrainParts(**here.parts()), device())
+        trainer = Trainer(here, task, layout, run, StopRequest())
+        batches = task.batches(0, layout)
+        timing = _timed(lambda: trainer.optimiser_step(next(batches)), config.warmup, config.repeats)
+        flops = trainer.flops / steps
+        peak = measured_peak(torch.bfloat16 if config.precision == "bf16" else torch.float32, device())
+        seconds = timing.median
+        return {
+            "model": config.model.name if config.model else None,
+            "objective": config.objective.name if config.objective else None,
+            "precision": config.precision,
+            "batch_size": config.batch_size,
+            "ranks": layout.world,
+            "threads": torch.get_num_threads(),
+            "parameters": sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad),
+            "tokens_per_clip": task.parts.model.grid(task.parts.model.frames).size,
+            "seconds_per_step": seconds,
+            "fastest": min(timing.seconds),
+            "slowest": max(timing.seconds),
+            "clips_per_s": config.batch_size / seconds,
+            "memory_gib": (_memory() - before) / 2**30,
+            "gflop_per_step": flops / 1e9,
+            "gflop_per_s": flops / seconds / 1e9,
+            "peak_gflop_per_s": peak / 1e9,
+            "share_of_peak": flops / seconds / layout.world / peak,
+        }
+
+
+def compare_with_transformers(config: BenchmarkConfig) -> dict[str, Any]:
+    """Forward and backward of our encoder and of transformers' V-JEPA 2 on the same clips: medians and their ratio."""
+    assert config.model is not None
+    ours = build_video_jepa(config.model).encoder
+    theirs = _transformers_encoder(config.model)
+    generator = torch.Generator().manual_seed(0)
+    side, frames = config.model.resolution, config.model.frames
+    pixels = torch.randn(config.batch_size, 3, frames, side, side, generator=generator)
+    by_frame = pixels.transpose(1, 2).contiguous()
+
+    def run_ours() -> None:
+        _forward_backward(ours, lambda: ours(pixels)[..., -1, :], config.precision)
+
+    def run_theirs() -> None:
+        _forward_backward(theirs, lambda: theirs(by_frame).last_hidden_state, config.precision)
+
+    times: dict[str, list[float]] = {"ours": [], "transformers": []}
+    for turn in range(config.warmup + config.repeats):
+        for name, call in (("ours", run_ours), ("transformers", run_theirs)):
+            start = time.perf_counter()
+            call()
+            if turn >= config.warmup:
+                times[name].append(time.perf_counter() - start)
+    ours_s, theirs_s = (statistics.median(times[name]) for name in ("ours", "transformers"))
+    tokens, model = config.model.grid(frames).size, config.model
+    work = (1 + BACKWARD) * config.batch_size * trunk_flops(tokens, model.width, model.depth, model.mlp_ratio)
+    return {
+        "encoder_seconds": ours_s,
+        "transformers_seconds": theirs_s,
+        "ratio": ours_s / theirs_s,
+        "gflop": work / 1e9,
+        "times": times,
+    }
+
+
+def _transformers_encoder(model: ModelConfig) -> nn.Module:
+    from transformers import VJEPA2Config  # only here: training does without transformers
+    from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
+
+    config = VJEPA2Config(
+        patch_size=model.patch,
+        crop_size=model.resolution,
+        frames_per_clip=model.frames,
+        tubelet_size=model.tubelet,
+        hidden_size=model.width,
+        num_attention_heads=model.heads,
+        num_hidden_layers=model.depth,
+        mlp_ratio=model.mlp_ratio,
+    )
+    config._attn_implementation = "sdpa"  # what from_pretrained would choose
+    return VJEPA2Encoder(config)
+
+
+def _forward_backward(network: nn.Module, forward: Any, precision: str) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        out: Tensor = forward()
+    out.float().square().mean().backward()
+    network.zero_grad(set_to_none=True)
+
+
+def _timed(step: Any, warmup: int, repeats: int) -> Timing:
+    seconds = []
+    for _ in range(warmup + repeats):
+        synchronise(device())
+        start = time.perf_counter()
+        step()
+        synchronise(device())
+        seconds.append(time.perf_counter() - start)
+    return Timing(seconds[warmup:])
+
+
+def _memory() -> float:
+    """Peak bytes so far: of the device's allocator on a GPU, of the process on a CPU."""
+    if device().type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _clips(pixels: Tensor) -> ClipBatch:
+    count, frames = len(pixels), pixels.shape[2]
+    keys = [f"random-{number}" for number in range(count)]
+    return ClipBatch(
+        pixels=pixels,
+        timestamps=torch.arange(frames).float().expand(count, frames),
+        frame_mask=torch.ones(count, frames, dtype=torch.bool),
+        metas=[{} for _ in keys],
+        keys=keys,
+    )

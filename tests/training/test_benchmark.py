@@ -1,0 +1,43 @@
+"""The step benchmark, and the arithmetic it reports against what torch counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from programs import ROOT, start
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmjepa.config import load_config
+from mmjepa.training.benchmark import BenchmarkConfig, SyntheticTask
+from mmjepa.training.launch import device
+from mmjepa.training.pretrain import PretrainParts
+from mmjepa.training.task import Layout
+
+SMALL = ["model=nano", "model.frames=8", "model.resolution=64", "data.frames=8", "data.resolution=64", "batch_size=4"]
+
+
+@pytest.mark.parametrize("objective", ["baseline", "fwm_hw_ld"])
+def test_predicted_arithmetic_is_what_torch_counts(one_rank: None, objective: str, tmp_path: Path) -> None:
+    settings = [f"run={tmp_path}", f"objective={objective}", "precision=fp32", *SMALL]
+    config = load_config("benchmark_step", BenchmarkConfig, settings)
+    task = SyntheticTask(config, PretrainParts(**config.parts()), device())
+    for micro_batches, _ in zip(task.batches(0, Layout()), range(3), strict=False):
+        (batch,) = micro_batches
+        with FlopCounterMode(display=False) as counter:
+            task(batch)["loss"].backward()
+        assert task.flops(batch) == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+@pytest.mark.slow
+def test_program_prints_and_saves_figures_beside_transformers(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    program = ROOT / "eval" / "benchmark_step.py"
+    result = start(program, *SMALL, "repeats=3", "against=transformers", f"out={out}")
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(out.read_text())
+    assert figures["ratio"] == pytest.approx(figures["encoder_seconds"] / figures["transformers_seconds"])
+    assert 0 < figures["share_of_peak"] < 1.5
+    assert figures["fastest"] <= figures["seconds_per_step"] <= figures["slowest"]
+    assert "clips_per_s" in result.stdout
