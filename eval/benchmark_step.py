@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 from mmjepa.config import run_program
+from mmjepa.evaluation.results import result_path
 from mmjepa.training.benchmark import BenchmarkConfig, compare_with_transformers, measure_step
 
 
 def main(config: BenchmarkConfig) -> None:
     """Time training steps on random clips."""
+    out = None if config.out is None else result_path(config.out)
     figures = measure_step(config)
-    if config.against is not None:
-        figures |= compare_with_transformers(config)
     if os.environ.get("RANK", "0") != "0":
         return
+    if config.against is not None:
+        figures |= compare_with_transformers(config)
     for name, value in figures.items():
         print(f"{name:22s} {value:.4g}" if isinstance(value, float) else f"{name:22s} {value}")
-    if config.out is not None:
-        Path(config.out).write_text(json.dumps(figures, indent=1) + "\n")
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ GRACE_SECONDS = 60.0
 """For training to reach its next row of metrics and save."""
 TAIL_LINES = 25
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""glibc otherwise returns large tensors to the system and faults their pages in anew: a tenth to a half of a step."""
+"""For training: glibc otherwise returns large tensors to the system and faults their pages in anew, a tenth to a half
+of a step. Not for evaluation, whose shapes change: its heap would crumble and grow (17 GB were seen)."""
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Stage:
     command: list[str]
     needs: tuple[str, ...] = ()
     marker: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def marked(self) -> bool:
@@ -167,7 +169,7 @@ def _made_by_this(stage: Stage, logs: Path) -> bool:
         was, now = sorted(set(made) - set(asked)), sorted(set(asked) - set(made))
         raise UserError(
             f"{stage.marker} was made with other settings ({' '.join(was) or 'fewer'} there, "
-            f"{' '.join(now) or 'fewer'} here): give another work=..., or remove it"
+            f"{' '.join(now) or 'fewer'} here): give another work=..."
         )
     return True
 
@@ -181,7 +183,7 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
     done = finished_stages(stages, logs)
     logs.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), "PYTHONUNBUFFERED": "1"}
-    environment = {**KEEP_MEMORY, **os.environ, **threads}
+    environment = {**os.environ, **threads}
     waiting = [stage for stage in stages if stage.name not in done]
     if done:
         print(f"{_clock()} already done: {', '.join(stage.name for stage in stages if stage.name in done)}", flush=True)
@@ -204,10 +206,7 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
                     process.report()
             time.sleep(POLL_SECONDS)
     finally:
-        for process in running:
-            process.ask_to_stop()
-        for process in running:
-            process.stop()
+        _stop(running)
 
 
 @contextlib.contextmanager
@@ -237,7 +236,12 @@ class _Running:
         print(f"{_clock()} {stage.name}: {stage.shown()}", flush=True)
         with log.open("w") as file:
             self._process = subprocess.Popen(
-                stage.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                stage.command,
+                cwd=ROOT,
+                env={**stage.environment, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def finished(self) -> bool:
@@ -258,23 +262,39 @@ class _Running:
         """Print the last line of its log."""
         print(f"{_clock()}   {self.stage.name}: {self._tail(1).strip()[:160]}", flush=True)
 
-    def ask_to_stop(self) -> None:
-        """Ask it and its children to end; training saves a checkpoint first."""
-        self._signal(signal.SIGTERM)
-
-    def stop(self) -> None:
-        """Wait until it has ended, then end what is left of it, and of its children, the hard way."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_SECONDS)
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # nobody of its session is left
+    def signal(self, number: int) -> bool:
+        """Send a signal (0: none) to the process and its children; whether any of them is left."""
+        self._process.poll()  # reaps the process itself, which would count as left otherwise
+        try:
             os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Wait for the process itself."""
+        self._process.wait()
 
     def _tail(self, lines: int) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    """Ask all to end, and end what is left after the grace period the hard way. A second signal does not cut it short.
+
+    A launcher ends at once and leaves its trainer saving: what is waited for is the whole session of each stage.
+    """
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    deadline = time.monotonic() + GRACE_SECONDS
+    left = [process for process in running if process.signal(signal.SIGTERM)]
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        left = [process for process in left if process.signal(0)]
+    for process in left:
+        process.signal(signal.SIGKILL)
+        process.wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _record(logs: Path, stage: Stage) -> Path:
@@ -317,7 +337,8 @@ def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, da
         f"data.root={data}",
         *config.arguments.train,
     ]
-    return Stage(f"train-{variant}-{seed}", _deepspeed(port, *arguments), ("data",), run / "encoder" / "config.json")
+    marker = run / "encoder" / "config.json"
+    return Stage(f"train-{variant}-{seed}", _deepspeed(port, *arguments), ("data",), marker, KEEP_MEMORY)
 
 
 def _alignment(

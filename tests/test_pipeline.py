@@ -113,6 +113,28 @@ with pipeline.ended_by_signals():
     assert not Path(f"/proc/{alive.read_text()}").exists()
 
 
+def test_a_stage_whose_launcher_ends_at_once_may_still_save(tmp_path: Path) -> None:
+    saves = tmp_path / "saves.py"
+    saves.write_text(f"""
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(1)
+    pathlib.Path({str(tmp_path / "saved")!r}).touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
+pathlib.Path({str(tmp_path / "ready")!r}).touch()
+time.sleep(60)
+""")
+    launch = f"import subprocess, sys; subprocess.run([sys.executable, {str(saves)!r}])"
+    fail = (
+        f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'ready')!r}).exists(): time.sleep(0.05)\n1 / 0"
+    )
+    stages = [Stage("launch", [sys.executable, "-c", launch]), Stage("fail", [sys.executable, "-c", fail])]
+    with pytest.raises(StageFailed):
+        run_stages(stages, 2, tmp_path / "logs")
+    assert (tmp_path / "saved").exists()
+
+
 def demo(*overrides: str) -> dict[str, Stage]:
     """Stages of the demo by name."""
     return {one.name: one for one in story(load_config("pipeline", PipelineConfig, list(overrides)))}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,8 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 def ordered_loader(batches: Dataset, requests: Iterable[Any], workers: int, prefetch: int) -> DataLoader:
     """Yields ``batches[request]`` for each request, in order, whatever the number of workers (0: in this process)."""
+    if workers:
+        atexit.register(_end_workers)  # runs before multiprocessing's own handler, which would wait for them
     return DataLoader(
         batches,
         batch_size=None,  # a request is a whole batch
@@ -47,17 +50,19 @@ def _prepare_worker(parent: int, worker: int) -> None:
 
 
 def _leave_requests_to_trainer() -> None:
-    """Let the first SIGTERM, and every SIGUSR1, pass.
+    """Ignore SIGTERM and SIGUSR1.
 
-    Launchers and schedulers signal all processes of a run; without its workers the trainer could not reach the step at
-    which it saves. A second SIGTERM ends the worker: that one comes from the trainer on its way out.
+    Launchers and schedulers signal all processes of a run, some of them twice; without its workers the trainer could
+    not reach the step at which it saves. It ends them itself (:func:`_end_workers`), or they end with it.
     """
-
-    def pass_once(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, pass_once)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """On the way out: end workers that have not left by themselves, deaf to SIGTERM as they are."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -77,12 +77,16 @@ def guided_origins(
     return torch.stack(torch.unravel_index(flat, places), dim=-1)
 
 
-def hide_as_many(guided: Tensor, uniform: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N) bool with as many True per clip as ``uniform`` (B, N): cells of guided blocks (B, M, N), earlier blocks
-    first, then of the uniform ones; within the block where the count is reached, at random."""
-    blocks = guided.shape[1]
-    first = torch.where(guided, torch.arange(blocks)[:, None], blocks + 1).amin(dim=1).float()  # (B, N)
-    first = torch.where(uniform & (first > blocks), float(blocks), first)
-    order = (first + torch.rand(first.shape, generator=generator)).argsort(dim=1)
-    place = order.argsort(dim=1)  # of each cell in its clip's order
-    return place < uniform.sum(dim=1, keepdim=True)
+def hide_as_many(guided: Tensor, uniform: Tensor, grid: TokenGrid, generator: torch.Generator) -> Tensor:
+    """(B, N) bool with as many True per clip as the ``uniform`` blocks (B, M, N) cover together.
+
+    Cells are taken from the ``guided`` blocks (B, G, N), earlier ones first, then from the uniform ones; of the block
+    in which the count is reached, whole places (all its steps at a cell) in random order, so that what is hidden stays
+    made of tubes, all but one of them whole.
+    """
+    blocks = torch.cat([guided, uniform], dim=1)
+    count = blocks.shape[1]
+    rank = torch.where(blocks, torch.arange(count)[:, None], count).amin(dim=1)  # (B, N)
+    tie = torch.rand(len(rank), grid.spatial, generator=generator, dtype=torch.float64).repeat(1, grid.steps)
+    place = (rank + tie).argsort(dim=1).argsort(dim=1)  # of each cell in its clip's order
+    return place < uniform.any(dim=1).sum(dim=1, keepdim=True)

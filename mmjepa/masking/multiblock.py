@@ -111,16 +111,15 @@ def _visible(
     """(batch, N) bool: outside all blocks, and early enough. Clips left without a context token are drawn again."""
     mask = config.masks[name]
     size = _block_size(mask, grid, generator)
+    late = _late(mask, grid)
     visible = torch.zeros(batch, grid.size, dtype=torch.bool)
     for _ in range(MAX_REDRAWS):
         empty = ~visible.any(dim=1)
         if not empty.any():
             break
         part = None if motion is None else motion[empty]
-        covered = _covered(size, mask.blocks, grid, int(empty.sum()), generator, config.motion, part)
-        if mask.max_temporal_keep < 1:
-            covered.view(-1, *grid.shape)[:, max(1, int(grid.steps * mask.max_temporal_keep)) :] = True
-        visible[empty] = ~covered
+        covered = _covered(size, mask.blocks, grid, int(empty.sum()), generator, config.motion, part, late)
+        visible[empty] = ~(covered | late)
     else:
         raise UserError(f"masking: mask {name!r} hides every token of a {grid.shape} grid; use fewer or smaller blocks")
     if visible.all(dim=1).any():
@@ -147,16 +146,28 @@ def _covered(
     generator: torch.Generator,
     guidance: MotionGuidance | None,
     motion: Tensor | None,
+    late: Tensor,
 ) -> Tensor:
-    """(batch, N) bool: inside at least one block; origins uniform over the places that fit, or drawn by motion."""
+    """(batch, N) bool: inside at least one block; origins uniform over the places that fit, or drawn by motion.
+
+    ``late`` (N,) tokens are hidden anyway: they do not count where as many are to be hidden as without guidance.
+    """
     places = [cells - length + 1 for length, cells in zip(size, grid.shape, strict=True)]
     draws = [torch.randint(0, count, (batch, blocks), generator=generator) for count in places]
-    uniform = _inside(torch.stack(draws, dim=-1), size, grid).any(dim=1)
+    uniform = _inside(torch.stack(draws, dim=-1), size, grid)
     if guidance is None or motion is None:
-        return uniform
+        return uniform.any(dim=1)
     more = blocks if guidance.semantics == "reference" else GUIDED_BLOCKS * blocks
     guided = _inside(guided_origins(motion, size, more, guidance, generator), size, grid)
-    return guided.any(dim=1) if guidance.semantics == "reference" else hide_as_many(guided, uniform, generator)
+    if guidance.semantics == "reference":
+        return guided.any(dim=1)
+    return hide_as_many(guided & ~late, uniform & ~late, grid, generator)
+
+
+def _late(mask: BlockMask, grid: TokenGrid) -> Tensor:
+    """(N,) bool: tokens of the steps that ``max_temporal_keep`` hides."""
+    kept = max(1, int(grid.steps * mask.max_temporal_keep)) if mask.max_temporal_keep < 1 else grid.steps
+    return torch.arange(grid.size) >= kept * grid.spatial
 
 
 def _inside(origins: Tensor, size: tuple[int, int, int], grid: TokenGrid) -> Tensor:

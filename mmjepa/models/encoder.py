@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmjepa.models.config import ModelConfig
 from mmjepa.models.grid import TokenGrid
-from mmjepa.models.rope import rotary_table
+from mmjepa.models.rope import rotary_table, table_of
 from mmjepa.models.transformer import NORM_EPS, Trunk, initialise
 
 CHANNELS = 3
@@ -60,16 +60,10 @@ class Encoder(nn.Module):
         rotary = rotary_table(grid, self.config.width // self.config.heads, patches.device)
         if index is not None:
             patches = gather_tokens(patches, index)
-            rotary = rotary.gather(index)
+            rotary = table_of(rotary, index)
         if grid.tubelet == 1 and grid.steps == 1:
             tokens = self.embed_image(patches) + self.image_modality
         else:
             tokens = self.embed_video(patches) + self.video_modality
-        levels = self.trunk(tokens, rotary.to(compute_dtype(tokens)), self.config.taps)
+        levels = self.trunk(tokens, rotary, self.config.taps)
         return torch.stack([norm(level) for norm, level in zip(self.norms, levels, strict=True)], dim=2)
-
-
-def compute_dtype(tokens: Tensor) -> torch.dtype:
-    """The dtype that matrix products run in here: autocast's if it is on, else the tokens' own."""
-    device = tokens.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mmjepa.models.config import ModelConfig
-from mmjepa.models.encoder import compute_dtype
 from mmjepa.models.grid import TokenGrid
-from mmjepa.models.rope import rotary_table
+from mmjepa.models.rope import rotary_table, table_of
 from mmjepa.models.transformer import NORM_EPS, Trunk, initialise
 
 
@@ -45,7 +44,7 @@ class Predictor(nn.Module):
         hidden = self.mask_token.to(visible.dtype).expand(len(context), target_index.shape[1], -1)
         image = grid.tubelet == 1 and grid.steps == 1
         tokens = torch.cat([visible, hidden], dim=1) + (self.image_modality if image else self.video_modality)
-        rotary = rotary_table(grid, self.head_dim, tokens.device).gather(index).to(compute_dtype(tokens))
+        rotary = table_of(rotary_table(grid, self.head_dim, tokens.device), index)
         depth = len(self.trunk.blocks)
         tokens = self.norm(self.trunk(tokens, rotary, (depth - 1,))[0])
         kept = context_index.shape[1]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmjepa.models.rope import RotaryTable, rotate
+from mmjepa.models.rope import rotate
 
 NORM_EPS = 1e-6
 
@@ -35,11 +35,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rotary: RotaryTable) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
         """(B, tokens, width) -> (B, tokens, width)"""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, head_dim
-        query_key = rotate(qkv[:2].flatten(0, 1), _repeat(rotary)).unflatten(0, (2, -1))
-        mixed = attend(query_key[0], query_key[1], qkv[2])
+        query, key = rotate(qkv[:2], rotary)
+        mixed = attend(query, key, qkv[2])
         return self.proj(mixed.transpose(1, 2).flatten(-2))
 
 
@@ -54,7 +54,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor, rotary: RotaryTable) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
         """(B, tokens, width) -> (B, tokens, width)"""
         x = x + self.attention(self.norm1(x), rotary)
         return x + self.mlp(self.norm2(x))
@@ -73,7 +73,7 @@ class Trunk(nn.Module):
             for layer in (block.attention.proj, block.mlp[2]):  # type: ignore[union-attr,index]
                 layer.weight.data.div_(math.sqrt(2.0 * number))  # type: ignore[operator,union-attr]
 
-    def forward(self, x: Tensor, rotary: RotaryTable, taps: tuple[int, ...]) -> list[Tensor]:
+    def forward(self, x: Tensor, rotary: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
         """Residual stream (B, tokens, width) after each 0-based block index in ``taps``."""
         tapped = []
         for number, block in enumerate(self.blocks):
@@ -92,10 +92,3 @@ def initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _repeat(rotary: RotaryTable) -> RotaryTable:
-    """Tables for queries and keys stacked along the batch axis; shared tables (batch 1) broadcast as they are."""
-    if rotary.cos.shape[0] == 1:
-        return rotary
-    return RotaryTable(rotary.cos.repeat(2, 1, 1, 1), rotary.sin.repeat(2, 1, 1, 1))

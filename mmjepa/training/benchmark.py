@@ -23,7 +23,6 @@ from mmjepa.training.launch import device, processes
 from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask, mask_rows
 from mmjepa.training.program import TrainConfig
 from mmjepa.training.run_folder import RunFolder
-from mmjepa.training.stopping import StopRequest
 from mmjepa.training.task import Layout
 
 
@@ -86,7 +85,7 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
         run.open(here, layout.world)
         before = _memory()
         task = SyntheticTask(here, PretrainParts(**here.parts()), device())
-        trainer = Trainer(here, task, layout, run, StopRequest())
+        trainer = Trainer(here, task, layout, run)
         batches = task.batches(0, layout)
         timing = _timed(lambda: trainer.optimiser_step(next(batches)), config.warmup, config.repeats)
         flops = trainer.flops / steps
@@ -116,24 +115,27 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
 def compare_with_transformers(config: BenchmarkConfig) -> dict[str, Any]:
     """Forward and backward of our encoder and of transformers' V-JEPA 2 on the same clips: medians and their ratio."""
     assert config.model is not None
-    ours = build_video_jepa(config.model).encoder
-    theirs = _transformers_encoder(config.model)
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours = build_video_jepa(config.model).encoder.to(place)
+    theirs = _transformers_encoder(config.model).to(place)
     generator = torch.Generator().manual_seed(0)
     side, frames = config.model.resolution, config.model.frames
-    pixels = torch.randn(config.batch_size, 3, frames, side, side, generator=generator)
+    pixels = torch.randn(config.batch_size, 3, frames, side, side, generator=generator).to(place)
     by_frame = pixels.transpose(1, 2).contiguous()
 
     def run_ours() -> None:
-        _forward_backward(ours, lambda: ours(pixels)[..., -1, :], config.precision)
+        _forward_backward(ours, lambda: ours(pixels)[..., -1, :], place, config.precision)
 
     def run_theirs() -> None:
-        _forward_backward(theirs, lambda: theirs(by_frame).last_hidden_state, config.precision)
+        _forward_backward(theirs, lambda: theirs(by_frame).last_hidden_state, place, config.precision)
 
     times: dict[str, list[float]] = {"ours": [], "transformers": []}
     for turn in range(config.warmup + config.repeats):
         for name, call in (("ours", run_ours), ("transformers", run_theirs)):
+            synchronise(place)
             start = time.perf_counter()
             call()
+            synchronise(place)
             if turn >= config.warmup:
                 times[name].append(time.perf_counter() - start)
     ours_s, theirs_s = (statistics.median(times[name]) for name in ("ours", "transformers"))
@@ -166,8 +168,8 @@ def _transformers_encoder(model: ModelConfig) -> nn.Module:
     return VJEPA2Encoder(config)
 
 
-def _forward_backward(network: nn.Module, forward: Any, precision: str) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+def _forward_backward(network: nn.Module, forward: Any, place: torch.device, precision: str) -> None:
+    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         out: Tensor = forward()
     out.float().square().mean().backward()
     network.zero_grad(set_to_none=True)

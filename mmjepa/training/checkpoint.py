@@ -93,7 +93,7 @@ class Checkpoints:
                     f"checkpoint {path} is of another shape: {name} is {saved.get(name, 'absent')} there "
                     f"and {present.get(name, 'absent')} here"
                 )
-        if changed := sorted(_changed(state["data"], task.data_fingerprints())):
+        if changed := sorted(_changed(state.get("data", {}), task.data_fingerprints())):
             raise UserError(
                 f"checkpoint {path} was trained on other data: {', '.join(changed)} differ; give another run="
             )

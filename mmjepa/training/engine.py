@@ -39,23 +39,23 @@ def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Ta
     """
     folder = RunFolder(Path(config.run))
     folder.check_continues(config)
-    with stop_requests() as stop, processes(config.accumulation) as layout:
+    with processes(config.accumulation) as layout:
         layout.micro_rows(config.batch_size)
         if layout.rank == 0:
             folder.open(config, layout.world)
         dist.barrier()
         seed_everything(config.seed)  # equal on all ranks: they start from the same parameters
         task = build_task(device())
-        Trainer(config, task, layout, folder, stop).run()
+        trainer = Trainer(config, task, layout, folder)
+        with stop_requests() as stop:  # not before: until there is something to save, a signal just ends the process
+            trainer.run(stop)
 
 
 class Trainer:
     """One run on one rank. Its only state beside the task's is ``step``, the number of finished optimiser steps."""
 
-    def __init__(
-        self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder, stop: StopRequest
-    ) -> None:
-        self.config, self.task, self.layout, self.folder, self.stop = config, task, layout, folder, stop
+    def __init__(self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder) -> None:
+        self.config, self.task, self.layout, self.folder = config, task, layout, folder
         self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint.keep_last)
         self.engine = deepspeed_engine(task, config, layout)
         self.step = self.checkpoints.load_latest(self.engine)
@@ -66,7 +66,7 @@ class Trainer:
         self.values: dict[str, float] = {}
         self.log: MetricsLog | None = None
 
-    def run(self) -> None:
+    def run(self, stop: StopRequest) -> None:
         """Train to the last step, then export. A finished run is only exported again."""
         config = self.config
         if self.layout.rank == 0:
@@ -74,7 +74,7 @@ class Trainer:
             self.log = MetricsLog(self.folder.metrics, self.folder.tensorboard, self.step, config.steps)
         try:
             if self.step < config.steps:
-                self._train()
+                self._train(stop)
         finally:
             if self.log:
                 self.log.close()
@@ -83,7 +83,7 @@ class Trainer:
                 self.task.export(self.folder.path / self.task.export_name, self.step)
         dist.barrier()
 
-    def _train(self) -> None:
+    def _train(self, stop: StopRequest) -> None:
         config = self.config
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         self.peak = measured_peak(dtype, device())
@@ -96,18 +96,17 @@ class Trainer:
             self.optimiser_step(micro_batches)
             saves = self.step % config.checkpoint.every == 0 or self.step == config.steps
             measures = self.step % config.health.every == 0
-            stops = False
             if saves or measures or self.step % config.log.every == 0:
                 self._write_row(measures)
-                stops = self.step < config.steps and self.stop.on_any_rank(device())
-            if saves or stops:
+                if self.step < config.steps and stop.on_any_rank(device()):
+                    self._save()
+                    self._leave(stop)
+            if saves:
                 self._save()
-            if stops:
-                self._leave()
 
-    def _leave(self) -> NoReturn:
+    def _leave(self, stop: StopRequest) -> NoReturn:
         if self.layout.rank == 0:
-            cause = self.stop.name or "a signal to another rank"
+            cause = stop.name or "a signal to another rank"
             logger.info("stopped by %s after step %d: the same command continues the run", cause, self.step)
         sys.exit(STOPPED_EXIT_CODE)
 

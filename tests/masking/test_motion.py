@@ -69,6 +69,26 @@ def test_motion_is_hidden_more_often_and_no_more_is_hidden() -> None:
     torch.testing.assert_close(guided[0], uniform[0], atol=0.12, rtol=0)  # nothing moves there: drawn uniformly
 
 
+def test_what_is_hidden_is_made_of_tubes_and_matched_within_the_visible_part() -> None:
+    masks = {"m": BlockMask(blocks=4, spatial_scale=(0.15, 0.15), max_temporal_keep=0.67)}  # two steps of three
+    motion = motion_map(clips(), GRID, "corrected")
+    visible = []
+    for guidance in (MotionGuidance(strength=5.0, random_rate=0.0), None):
+        config = MaskingConfig("m", "random", masks, guidance)
+        generator = torch.Generator().manual_seed(6)
+        counts = []
+        for _ in range(100):
+            drawn = draw_masks(config, GRID, 1, generator, motion[1:2] if guidance else None)[0].context[0]
+            seen = torch.zeros(GRID.size, dtype=torch.bool)
+            seen[drawn] = True
+            first, second, third = seen.view(*GRID.shape)
+            assert not third.any()
+            assert (first != second).sum() <= 1
+            counts.append(len(drawn))
+        visible.append(sum(counts) / len(counts))
+    assert visible[0] == pytest.approx(visible[1], rel=0.05)
+
+
 def test_reference_blocks_crowd_and_hide_less() -> None:
     grid = TokenGrid(CLIPS, 6, 6, tubelet=2, patch=4)
     pixels = clips().repeat(1, 1, 3, 1, 1)[:, :, : 2 * CLIPS]
