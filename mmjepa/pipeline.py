@@ -33,7 +33,7 @@ GRACE_SECONDS = 60.0
 TAIL_LINES = 25
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """For training: glibc otherwise returns large tensors to the system and faults their pages in anew, a tenth to a half
-of a step. Not for evaluation, whose shapes change: its heap would crumble and grow (17 GB were seen)."""
+of a step. Not for evaluation, whose shapes change and whose heap would crumble."""
 
 
 @dataclass

@@ -123,7 +123,10 @@ def load_results(folder: Path) -> Results:
         results.examples += document.get("examples", [])
         for mapping in document["rows"]:
             if "probe" in mapping:
-                results.probes.append(_parse(ProbeRow, mapping, path))
+                probe = _parse(ProbeRow, mapping, path)
+                # The majority class knows no encoder: every file of a data set gives the same row of it.
+                if probe.probe != "majority" or probe not in results.probes:
+                    results.probes.append(probe)
             else:
                 row = _parse(RetrievalRow, mapping, path)
                 results.retrieval.append(row)

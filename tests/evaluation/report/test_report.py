@@ -185,6 +185,17 @@ def test_runs_on_different_queries_are_not_compared(tmp_path: Path) -> None:
         build_report(ReportConfig(results=str(tmp_path / "results"), out=str(tmp_path / "report"), title="t"))
 
 
+def test_the_majority_row_of_every_probe_file_counts_once(tmp_path: Path) -> None:
+    majority = probe_row("majority", 0.1, probe="majority", pretrain_seed=None)
+    for name in ("baseline", "ld"):
+        write_results(tmp_path / "results", [majority, probe_row(name, 0.4)], name)
+    page = build_report(ReportConfig(results=str(tmp_path / "results"), out=str(tmp_path / "report"), title="t")).page
+    assert page.read_text().count("<td>majority class</td>") == 2  # in the summary and in the probe table
+    write_results(tmp_path / "results", [{**majority, "value": 0.2}], "other")
+    with pytest.raises(UserError, match="two files give the row majority"):
+        build_report(ReportConfig(results=str(tmp_path / "results"), out=str(tmp_path / "report"), title="t"))
+
+
 def test_hard_negatives_have_a_table_of_their_own(tmp_path: Path) -> None:
     changes = {"direction": "video_to_text", "metric": "motion_swapped", "gallery": 2}
     text = report_of(tmp_path, [retrieval_row("baseline", 0.81, **changes)]).page.read_text()
