@@ -1,0 +1,37 @@
+"""Every number shown is the one in the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmjepa.evaluation.report.rows import load_results
+from mmjepa.evaluation.report.sections import at_a_glance
+from mmjepa.evaluation.report.tables import to_markdown
+
+ROOT = Path(__file__).parents[1]
+SPRITES = ROOT / "results" / "sprites"
+
+
+def test_readme_table_is_made_from_the_committed_results() -> None:
+    summary = at_a_glance(load_results(SPRITES / "rows"))
+    assert to_markdown(summary) in (ROOT / "README.md").read_text()
+    assert summary.caption in (ROOT / "README.md").read_text()
+
+
+def test_readme_sentences_are_those_of_the_committed_report() -> None:
+    findings = json.loads((SPRITES / "report" / "summary.json").read_text())["findings"]
+    readme = (ROOT / "README.md").read_text()
+    assert findings
+    for one in findings:
+        assert one["sentence"] in readme
+
+
+@pytest.mark.parametrize("path", sorted((SPRITES / "rows").glob("*.json")), ids=lambda path: path.stem)
+def test_results_say_where_they_come_from(path: Path) -> None:
+    meta = json.loads(path.read_text())["meta"]
+    assert len(meta["commit"]) == 40
+    assert meta["versions"]
+    assert meta["config"]
