@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from mmjepa.config import CONFIG_DIR
+from mmjepa.config import CONFIG_DIR, load_config
 from mmjepa.masking import BlockMask, MaskingConfig, draw_masks
 from mmjepa.models import ModelConfig, PredictorConfig, VideoJEPA, build_video_jepa, normalise_levels
 from mmjepa.objectives import Composite, FactorConfig, Latents, ObjectiveConfig, registry
+from mmjepa.training.program import TrainConfig
 
 MODEL = ModelConfig("t", 24, 4, 2, frames=8, resolution=64, patch=16, predictor=PredictorConfig(24, 2, 2))
 MASKS = MaskingConfig(
@@ -28,8 +28,9 @@ PUBLISHED_DEFECT = ("fwm_hw_ld_reference", "latent_dynamics")
 
 
 def load_objective(name: str) -> ObjectiveConfig:
-    raw = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "objective" / f"{name}.yaml"))
-    return ObjectiveConfig(raw["name"], FactorConfig(**raw["factors"]), raw["objectives"])
+    config = load_config("train", TrainConfig, [f"objective={name}", "run=unused"]).objective
+    assert config is not None
+    return config
 
 
 def step(config: ObjectiveConfig, pixels: Tensor) -> tuple[VideoJEPA, torch.nn.Module, Composite, dict[str, Tensor]]:
