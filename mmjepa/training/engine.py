@@ -20,7 +20,7 @@ from mmjepa.training.checkpoint import Checkpoints
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.ema import gathered
 from mmjepa.training.flops import measured_peak
-from mmjepa.training.launch import deepspeed_engine, device, processes, seed_everything
+from mmjepa.training.launch import deepspeed_engine, device, on_first_rank, processes, seed_everything
 from mmjepa.training.metrics import MetricsLog, Stopwatch, TermBuffer, mean_terms
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.schedules import learning_rate
@@ -41,12 +41,11 @@ def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Ta
     folder.check_continues(config)
     with processes(config.accumulation) as layout:
         layout.micro_rows(config.batch_size)
-        if layout.rank == 0:
-            folder.open(config, layout.world)
-        dist.barrier()
         seed_everything(config.seed)  # equal on all ranks: they start from the same parameters
         task = build_task(device())
         trainer = Trainer(config, task, layout, folder)
+        # Only now: a start that is refused leaves no folder, and no mark in that of an earlier run.
+        on_first_rank(layout, lambda: folder.open(config, layout.world))
         with stop_requests() as stop:  # not before: until there is something to save, a signal just ends the process
             trainer.run(stop)
 

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,19 @@ def processes(accumulation: int) -> Iterator[Layout]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def on_first_rank(layout: Layout, action: Callable[[], None]) -> None:
+    """Do ``action`` on rank 0 while the others wait. A UserError of it is raised on all, so that none is left."""
+    refusal: list[str | None] = [None]
+    if layout.rank == 0:
+        try:
+            action()
+        except UserError as error:
+            refusal = [str(error)]
+    dist.broadcast_object_list(refusal)
+    if refusal[0] is not None:
+        raise UserError(refusal[0])
 
 
 def device() -> torch.device:

@@ -103,9 +103,17 @@ def test_all_ranks_stop_when_one_is_asked_to(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_of_all_ranks_is_told_once(finished: Path, tmp_path: Path) -> None:
-    for arguments in ([f"run={tmp_path}", "batch_size=3"], [f"run={finished}"]):  # while the ranks meet, and after
+    before = (finished / "meta.json").read_text()
+    (tmp_path / "file").touch()
+    sharded_for_one = [f"run={finished}"]
+    indivisible = [f"run={tmp_path / 'run'}", "batch_size=3"]
+    seen_by_the_first_alone = [f"run={tmp_path / 'file' / 'run'}"]
+    for arguments in (sharded_for_one, indivisible, seen_by_the_first_alone):
         result = start(TOY, *arguments, ranks=2)
+        assert result.returncode != 0
         assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1, result.stderr
+    assert (finished / "meta.json").read_text() == before
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
