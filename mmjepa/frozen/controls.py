@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
+from mmjepa.errors import UserError
 from mmjepa.frozen.checkpoint import ExportedEncoder, fingerprint_of
 from mmjepa.frozen.protocol import FrozenSpec, LatentFill, Tokens, present_tubelets, require_fill
 from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, patchify
+
+# Side of the squares of pixels that raw patches are averaged over. At full resolution a token has several times the
+# width of any encoder's: readouts spend most of an evaluation's time on it, and more parameters than on any encoder.
+POOL = 2
 
 
 def untrained_like(exported: ExportedEncoder, seed: int) -> ExportedEncoder:
@@ -36,7 +42,10 @@ def untrained_like(exported: ExportedEncoder, seed: int) -> ExportedEncoder:
 
 
 class RawPatches:
-    """Flattened pixel tubelets as tokens: what a readout finds without any encoder. Masks by leaving tubelets out."""
+    """Flattened pixel tubelets, averaged over 2 x 2 pixels, as tokens: what a readout finds without any encoder.
+
+    Masks by leaving tubelets out. Raises UserError if the patches do not divide into such squares.
+    """
 
     def __init__(
         self,
@@ -46,11 +55,15 @@ class RawPatches:
         std: tuple[float, float, float],
         device: torch.device | str = "cpu",
     ) -> None:
+        if config.patch % POOL:
+            raise UserError(
+                f"encoder kind raw_patches: patch={config.patch} does not divide into {POOL} x {POOL} pixels"
+            )
         self.config, self.device = config, torch.device(device)
         self._spec = FrozenSpec(
             name=name,
             fingerprint=fingerprint_of(
-                "raw_patches", config.frames, config.resolution, config.tubelet, config.patch, mean, std
+                "raw_patches", POOL, config.frames, config.resolution, config.tubelet, config.patch, mean, std
             ),
             frames=config.frames,
             resolution=config.resolution,
@@ -58,7 +71,7 @@ class RawPatches:
             patch=config.patch,
             mean=mean,
             std=std,
-            width=3 * config.tubelet * config.patch**2,
+            width=3 * config.tubelet * (config.patch // POOL) ** 2,
             supports=frozenset(("mask",)),
         )
 
@@ -70,9 +83,9 @@ class RawPatches:
     def encode(self, pixels: Tensor, frame_mask: Tensor | None = None, fill: LatentFill | None = None) -> Tokens:
         """See :meth:`FrozenEncoder.encode`."""
         require_fill(self.spec, fill, frame_mask)
-        pixels = pixels.to(self.device)
+        pixels = avg_pool3d(pixels.to(self.device), (1, POOL, POOL))
         frames, height, width = pixels.shape[2:]
-        grid = TokenGrid.of_clip(frames, height, width, self.config.tubelet, self.config.patch)
+        grid = TokenGrid.of_clip(frames, height, width, self.config.tubelet, self.config.patch // POOL)
         tokens = patchify(pixels, grid).unflatten(1, (grid.steps, grid.spatial))
         present = torch.ones(len(pixels), grid.steps, dtype=torch.bool, device=self.device)
         if fill == "mask" and frame_mask is not None:

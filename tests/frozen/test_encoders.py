@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -163,10 +164,15 @@ def test_random_init_is_its_seed_and_nothing_else(export: Path, pixels: Tensor) 
     assert not torch.allclose(first[0], trained)
 
 
-def test_raw_patches_are_the_pixels_of_each_tubelet(export: Path, pixels: Tensor) -> None:
+EVEN = range(0, 16, 2)
+
+
+def test_raw_patches_are_the_pixels_of_each_tubelet_at_half_resolution(export: Path, pixels: Tensor) -> None:
     encoder = build_encoder(EncoderConfig("raw_patches", "raw_patches", str(export), device="cpu"))
     features = encoder.encode(pixels, RECEIVED, "mask")
-    assert torch.equal(features.tokens[0, 2, 1], pixels[0, :, 4:6, :16, 16:].flatten())
+    tubelet = pixels[0, :, 4:6, :16, 16:]  # third in time; upper row, right column
+    expected = [tubelet[c, t, y : y + 2, x : x + 2].mean() for c, t, y, x in product(range(3), range(2), EVEN, EVEN)]
+    torch.testing.assert_close(features.tokens[0, 2, 1], torch.stack(expected))
     assert [row.nonzero().flatten().tolist() for row in features.present] == PRESENT
     assert (features.tokens[~features.present] == 0).all()
     with pytest.raises(UserError, match="cannot do the fill 'predict'"):
