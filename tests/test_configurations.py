@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from mmjepa.config import CONFIG_DIR, load_config
+from mmjepa.config import CONFIG_DIR, load_config, to_dict
 from mmjepa.models import ModelConfig
 from mmjepa.objectives import Composite
 from mmjepa.training.program import TrainConfig
@@ -51,6 +53,82 @@ def test_experiments_are_valid_and_are_what_their_name_says(experiment: str) -> 
     assert f"_seed{config.seed}" in name or "_seed" not in name
     Composite(config.objective, ModelConfig("t", 24, 4, 2, frames=8, resolution=64))
     assert set(config.data.sources) >= ({"motion"} if regime == "sprites" else {"ucf101"})
+
+
+FWM = {"factorised.static": 0.05, "factorised.orthogonal": 0.01}
+COEFFICIENTS = {
+    "baseline": {},
+    "hw": {"hard_region.hard_region": 0.3},
+    "delta": {"delta.delta": 0.5},
+    "fwm": FWM,
+    "ld": {"latent_dynamics.latent_dynamics": 1.0},
+    "fwm_ld": {**FWM, "latent_dynamics.latent_dynamics": 1.0},
+    "hw_ld": {"latent_dynamics.latent_dynamics": 1.0, "hard_region.hard_region": 1.0},
+    "fwm_hw_ld": {**FWM, "latent_dynamics.latent_dynamics": 1.0, "hard_region.hard_region": 1.0},
+    "combo": {"delta.delta": 0.5, "hard_region.hard_region": 0.3},
+    "spectral": {"spectral.spectral": 1.0},
+    "ltc": {"temporal_contrast.temporal_contrast": 0.5},
+    "ac": {"action.action": 1.0},
+    "ac_hw": {"action.action": 1.0, "hard_region.hard_region": 0.3},
+    "fac": {**FWM, "action.action": 1.0},
+    "kinematic": {"kinematic.kinematic": 1.0},
+    "kinematic_0_1": {"kinematic.kinematic": 0.1},
+    "kinematic_huber": {"kinematic.kinematic": 0.1},
+    "kinematic_accel": {"kinematic.kinematic": 0.1},
+    "kinematic_split": {"kinematic.kinematic": 0.1},
+    "kinematic_anneal": {"kinematic.kinematic": {"value": 0.1, "anneal": True}},
+    "sigreg": {"sigreg.sigreg": 1.0},
+    "hamiltonian": {"hamiltonian.hamiltonian": 1.0},
+    "velgate": {"velocity_gate.velocity_gate": 1.0},
+}
+"""Weights of every objective beside the JEPA loss (reference specification, section 0), by objective and term."""
+OPTIONS = {
+    "hw": ("hard_region", {"temperature": 1.0}),
+    "fwm_hw_ld": ("latent_dynamics", {"hidden": 256, "inputs": "dynamics", "hard_region_temperature": 1.0}),
+    "hw_ld": ("latent_dynamics", {"hidden": 256, "inputs": "all", "hard_region_temperature": 1.0}),
+    "ld": ("latent_dynamics", {"hidden": 256, "inputs": "all"}),
+    "fwm_ld": ("latent_dynamics", {"hidden": 256, "inputs": "dynamics"}),
+    "ltc": ("temporal_contrast", {"margin": 0.5}),
+    "ac": ("action", {"hidden": 256, "inputs": "all"}),
+    "fac": ("action", {"hidden": 256, "inputs": "dynamics"}),
+    "kinematic": ("kinematic", {"penalty": "l1", "order": 1, "inputs": "all"}),
+    "kinematic_huber": ("kinematic", {"penalty": "huber", "delta": 0.1, "order": 1, "inputs": "all"}),
+    "kinematic_accel": ("kinematic", {"penalty": "l1", "order": 2, "inputs": "all"}),
+    "kinematic_split": ("kinematic", {"penalty": "l1", "order": 2, "inputs": "appearance"}),
+    "kinematic_anneal": ("kinematic", {"penalty": "l1", "order": 2, "inputs": "all"}),
+    "hamiltonian": ("hamiltonian", {"dt": 0.1}),
+    "velgate": ("velocity_gate", {"percentile": 0.5}),
+}
+"""Options of one objective of a variant, from the same table."""
+GUIDANCE = {"motion_guided": (2.0, 0.1), "motion_future": (2.0, 0.1), "amg": (5.0, 0.0), "combo": (5.0, 0.0)}
+"""Strength of motion guidance and rate of blocks without it."""
+
+
+@pytest.mark.parametrize(
+    "experiment", [f"{regime}/{name}" for regime in PUBLISHED for name in PUBLISHED[regime].split()]
+)
+def test_published_rows_have_the_published_coefficients(experiment: str) -> None:
+    config = load_config("train", TrainConfig, [f"experiment={experiment}", "run=unused"])
+    name = experiment.split("/")[1].split("_seed")[0].removesuffix("_no_ema")
+    assert config.objective is not None
+    assert config.masking is not None
+    objectives: dict[str, dict[str, Any]] = to_dict(config.objective)["objectives"]
+    jepa = objectives.pop("jepa")
+    assert jepa["weights"]["predict"] == 1.0
+    assert jepa["weights"]["context"] == {"value": 0.5, "ramp": [0.5, 1.0]}
+    assert (jepa["exponent"], jepa["distance_weighted"]) == (1.0, True)
+    weights = {f"{key}.{term}": weight for key, one in objectives.items() for term, weight in one["weights"].items()}
+    assert weights == COEFFICIENTS.get(name, {})
+    if name in OPTIONS:
+        objective, options = OPTIONS[name]
+        assert objectives[objective].items() >= options.items()
+    motion = config.masking.motion
+    assert (motion and (motion.strength, motion.random_rate)) == GUIDANCE.get(name)
+    optimizer = config.optimizer
+    assert (optimizer.lr, optimizer.start_lr, optimizer.final_lr) == (6e-4, 1e-4, 6e-4)
+    assert (optimizer.warmup_steps, optimizer.weight_decay, optimizer.max_grad_norm) == (300, 0.04, None)
+    assert config.ema is None or (config.ema.momentum, config.ema.final_momentum) == (0.99925, 0.99925)
+    assert (config.steps, config.batch_size) == (30_000, 32)
 
 
 @pytest.mark.parametrize("size", sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml")))

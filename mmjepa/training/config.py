@@ -27,13 +27,15 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    max_grad_norm: float = 1.0
+    max_grad_norm: float | None = 1.0  # None: gradients are not clipped
 
     def __post_init__(self) -> None:
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
             raise UserError("optimizer: beta1 and beta2 must lie in [0, 1), eps must be above 0")
-        if min(self.lr, self.start_lr, self.final_lr) < 0 or self.warmup_steps < 0 or self.max_grad_norm <= 0:
-            raise UserError("optimizer: rates and warmup_steps must not be negative, max_grad_norm must be above 0")
+        if min(self.lr, self.start_lr, self.final_lr) < 0 or self.warmup_steps < 0:
+            raise UserError("optimizer: rates and warmup_steps must not be negative")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise UserError("optimizer: max_grad_norm must be above 0, or null for no clipping")
 
 
 @dataclass

@@ -141,7 +141,8 @@ class Trainer:
         """Stage 0: clip the (already averaged) gradients and return their norm. Otherwise DeepSpeed does it."""
         if self.config.deepspeed.stage:
             return None
-        return torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.optimizer.max_grad_norm)
+        limit = self.config.optimizer.max_grad_norm
+        return torch.nn.utils.clip_grad_norm_(self.task.parameters(), math.inf if limit is None else limit)
 
     def _write_row(self, measures: bool) -> None:
         """Reduce the interval over ranks, stop if it is not finite, write it on rank 0. Called on every rank."""

@@ -96,7 +96,7 @@ def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
             "gradient_accumulation_steps": layout.accumulation,
             # At stage 0 the engine clips by itself, in the same pass that measures the norm: DeepSpeed would not
             # report it there.
-            "gradient_clipping": config.optimizer.max_grad_norm if settings.stage else 0.0,
+            "gradient_clipping": (config.optimizer.max_grad_norm or 0.0) if settings.stage else 0.0,  # 0: none
             "zero_optimization": {
                 "stage": settings.stage,
                 "overlap_comm": settings.overlap_comm,

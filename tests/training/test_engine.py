@@ -49,6 +49,16 @@ def test_stages_share_one_curve(finished: Path, tmp_path: Path, train_toy: Train
         assert ours == pytest.approx(reference, rel=1e-4, abs=1e-6)
 
 
+def test_clipping_can_be_left_out(tmp_path: Path, train_toy: Train) -> None:
+    for name, setting in (("zero0", "null"), ("zero2", "null"), ("never", "1e9"), ("always", "1e-3")):
+        stage = f"deepspeed.stage={2 if name == 'zero2' else 0}"
+        train_toy(tmp_path / name, "steps=8", stage, f"+optimizer.max_grad_norm={setting}", "+optimizer.eps=0.1")
+    curves = {path.name: read_curve(path) for path in tmp_path.iterdir()}
+    assert curves["zero0"] == curves["never"] != curves["always"]
+    for zero2, zero0 in zip(curves["zero2"], curves["zero0"], strict=True):
+        assert zero2 == pytest.approx(zero0, rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_accumulation_is_the_larger_batch(finished: Path, tmp_path: Path, train_toy: Train, stage: int) -> None:
     train_toy(tmp_path / "run", "accumulation=2", f"deepspeed.stage={stage}")
