@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from mmjepa.alignment.captions import CaptionTable
@@ -24,6 +23,7 @@ from mmjepa.frozen import FeatureSet, FeatureStore, FrozenEncoder, Tokens, build
 from mmjepa.frozen.clips import open_clips
 from mmjepa.text import build_text_tower
 from mmjepa.training.config import TrainingConfig
+from mmjepa.training.launch import on_first_rank
 from mmjepa.training.task import Layout, Task
 
 logger = logging.getLogger(__name__)
@@ -94,10 +94,7 @@ class AlignTask(Task):
         data.require("captions")
         self._split(data.keys)
         store, conditions = FeatureStore(Path(align.features)), align.dropout.conditions()
-        if _rank() == 0:
-            stored_features(store, encoder, data, conditions)
-        if dist.is_initialized():
-            dist.barrier()
+        on_first_rank(lambda: stored_features(store, encoder, data, conditions))
         return stored_features(store, encoder, data, conditions)
 
     def losses(self, batch: AlignBatch) -> dict[str, Tensor]:
@@ -192,7 +189,3 @@ def held_out_for_choices(key: str, share: float) -> bool:
     """Whether a training video is held out; by its key alone, so that every setting is judged on the same videos."""
     digest = hashlib.blake2b(key.encode(), key=b"alignment holdout", digest_size=4).digest()
     return int.from_bytes(digest, "little") < share * HOLDOUT_FOLDS
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0

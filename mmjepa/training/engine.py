@@ -45,7 +45,7 @@ def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Ta
         task = build_task(device())
         trainer = Trainer(config, task, layout, folder)
         # Only now: a start that is refused leaves no folder, and no mark in that of an earlier run.
-        on_first_rank(layout, lambda: folder.open(config, layout.world))
+        on_first_rank(lambda: folder.open(config, layout.world))
         with stop_requests() as stop:  # not before: until there is something to save, a signal just ends the process
             trainer.run(stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -9,6 +10,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from torch import nn
 from mmjepa.errors import UserError
 from mmjepa.training.config import OptimizerConfig, TrainingConfig
 from mmjepa.training.task import Layout, Task
+
+LONGEST_WAIT = timedelta(days=7)
+_first_rank_turns = itertools.count()
 
 
 @contextmanager
@@ -58,17 +63,27 @@ def processes(accumulation: int) -> Iterator[Layout]:
         dist.destroy_process_group()
 
 
-def on_first_rank(layout: Layout, action: Callable[[], None]) -> None:
-    """Do ``action`` on rank 0 while the others wait. A UserError of it is raised on all, so that none is left."""
-    refusal: list[str | None] = [None]
-    if layout.rank == 0:
+def on_first_rank(action: Callable[[], object]) -> None:
+    """Do ``action`` on rank 0 while the others wait, for hours if need be (a collective would give up after minutes).
+
+    A UserError of it is raised on every rank, so that none is left behind. Every rank must come here.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        action()
+        return
+    store, key = _store(), f"mmjepa first rank {next(_first_rank_turns)}"
+    if dist.get_rank() == 0:
+        refusal = ""
         try:
             action()
         except UserError as error:
-            refusal = [str(error)]
-    dist.broadcast_object_list(refusal)
-    if refusal[0] is not None:
-        raise UserError(refusal[0])
+            refusal = str(error)
+        store.set(key, refusal)
+    else:
+        store.wait([key], LONGEST_WAIT)
+        refusal = store.get(key).decode()
+    if refusal:
+        raise UserError(refusal)
 
 
 def device() -> torch.device:
@@ -122,10 +137,15 @@ def _adamw(task: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
 
 
+def _store() -> Any:
+    """What the ranks share without a collective: a table of names and values."""
+    return dist.distributed_c10d._get_default_store()
+
+
 def _is_first(event: str) -> bool:
     """Whether no other rank has asked this about ``event`` before; False too if the rank that keeps count has gone."""
     try:
-        return dist.distributed_c10d._get_default_store().add(event, 1) == 1
+        return bool(_store().add(event, 1) == 1)
     except dist.DistError:
         return False
 
