@@ -13,7 +13,7 @@ BACKWARD = 2.0
 """A backward pass costs twice its forward pass: one product for the input's gradient, one for the weight's."""
 
 
-def trunk_flops(tokens: int, width: int, depth: int, mlp_ratio: float = 4.0) -> float:
+def trunk_flops(tokens: float, width: int, depth: int, mlp_ratio: float = 4.0) -> float:
     """Forward FLOPs of ``depth`` transformer blocks on one sequence of ``tokens``: projections, MLP, attention."""
     linear = 2.0 * tokens * width * width * (4.0 + 2.0 * mlp_ratio)
     attention = 4.0 * tokens * tokens * width

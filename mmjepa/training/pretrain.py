@@ -23,9 +23,9 @@ from mmjepa.masking import MaskingConfig, MaskSet, draw_masks, motion_map
 from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels, standardise_clip
 from mmjepa.objectives import Composite, Latents, ObjectiveConfig
 from mmjepa.training.config import TrainingConfig
+from mmjepa.training.cost import MaskLengths, clip_flops, head_weights
 from mmjepa.training.ema import EmaTeacher
 from mmjepa.training.export import export_encoder
-from mmjepa.training.flops import BACKWARD, trunk_flops
 from mmjepa.training.health import alarms, representation_health
 from mmjepa.training.schedules import ema_momentum
 from mmjepa.training.task import Layout, Task
@@ -82,8 +82,7 @@ class PretrainTask(Task):
         self.teacher = EmaTeacher(self.student.encoder) if config.ema else None
         self.quarantine = Quarantine(Path(config.run) / f"quarantine-{dist.get_rank()}.jsonl")
         self._health_clips: Tensor | None = None
-        heads = (module for module in self.objective.modules() if isinstance(module, torch.nn.Linear))
-        self._head_weights = sum(head.weight.numel() for head in heads)
+        self._head_weights = head_weights(self.objective)
 
     def losses(self, batch: PretrainBatch) -> dict[str, Tensor]:
         """See :meth:`Task.losses`; terms are named by the objectives, unweighted."""
@@ -195,27 +194,10 @@ class PretrainTask(Task):
         return {"decode_failures": float(self.quarantine.count)}
 
     def flops(self, batch: PretrainBatch) -> float:
-        """See :meth:`Task.flops`: student, predictor and heads forward and backward, target encoder forward.
-
-        Objectives' heads are taken to run on every token that has a next one.
-        """
-        model = self.parts.model
-        grid = model.grid(batch.clips.pixels.shape[2])
-        flat, narrow = model.levels * model.width, model.predictor
-
-        def encoder(tokens: int) -> float:
-            embedding = 2.0 * tokens * 3 * grid.tubelet * grid.patch**2 * model.width
-            return embedding + trunk_flops(tokens, model.width, model.depth, model.mlp_ratio)
-
-        per_clip = encoder(grid.size)
-        for mask in batch.masks:
-            context, target = mask.context.shape[1], mask.target.shape[1]
-            entry = 2.0 * context * model.width * (flat + narrow.width)
-            exit_ = 2.0 * (context + target) * narrow.width * flat
-            predictor = entry + trunk_flops(context + target, narrow.width, narrow.depth) + exit_
-            heads = 2.0 * (grid.size - grid.spatial) * self._head_weights
-            per_clip += (1.0 + BACKWARD) * (encoder(context) + predictor + heads)
-        return per_clip * len(batch.clips)
+        """See :meth:`Task.flops` and :func:`clip_flops`."""
+        grid = self.parts.model.grid(batch.clips.pixels.shape[2])
+        lengths = [MaskLengths(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
+        return clip_flops(self.parts.model, self._head_weights, grid, lengths) * len(batch.clips)
 
     def data_fingerprints(self) -> dict[str, str]:
         """See :meth:`Task.data_fingerprints`: the manifests' fingerprints, by source."""

@@ -16,6 +16,7 @@ from mmjepa.objectives import ObjectiveConfig
 from mmjepa.text import TextConfig
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.engine import run_training
+from mmjepa.training.plan import plan
 from mmjepa.training.pretrain import PretrainParts, PretrainTask
 
 GROUPS = {
@@ -27,9 +28,13 @@ GROUPS = {
 
 @dataclass
 class TrainConfig(TrainingConfig):
-    """The engine's settings, ``task``, and the groups that this task needs."""
+    """The engine's settings, ``task``, and the groups that this task needs.
+
+    dry_run: a number of ranks, for which the plan of the run is printed instead of training.
+    """
 
     task: str = "pretrain"
+    dry_run: int | None = None
     model: ModelConfig | None = None
     masking: MaskingConfig | None = None
     objective: ObjectiveConfig | None = None
@@ -42,6 +47,8 @@ class TrainConfig(TrainingConfig):
         super().__post_init__()
         if self.task not in GROUPS:
             raise UserError(f"task '{self.task}' is not known ({', '.join(GROUPS)})")
+        if self.dry_run is not None and (self.dry_run < 1 or self.task != "pretrain"):
+            raise UserError(f"dry_run={self.dry_run}: a number of ranks, for task=pretrain")
         for group in sorted({name for names in GROUPS.values() for name in names}):
             needed, given = group in GROUPS[self.task], getattr(self, group) is not None
             if needed != given:
@@ -53,12 +60,18 @@ class TrainConfig(TrainingConfig):
 
 
 def train(config: TrainConfig) -> None:
-    """Train from the newest checkpoint of ``run`` if there is one, and export the result into the run's folder."""
+    """Train from the newest checkpoint of ``run`` if there is one, and export the result into the run's folder.
+
+    With ``dry_run`` only print what that would be.
+    """
     if config.data is not None:
         config.data.check_sources()
-    if config.task == "pretrain":
+    if config.dry_run is not None:
+        for name, words in plan(config, PretrainParts(**config.parts()), config.dry_run):
+            print(f"{name:16s} {words}")
+    elif config.task == "pretrain":
         run_training(config, partial(PretrainTask, config, PretrainParts(**config.parts())))
-        return
-    from mmjepa.alignment.task import AlignTask  # with the text libraries, which pretraining has no use for
+    else:
+        from mmjepa.alignment.task import AlignTask  # with the text libraries, which pretraining has no use for
 
-    run_training(config, partial(AlignTask, config, AlignParts(**config.parts())))
+        run_training(config, partial(AlignTask, config, AlignParts(**config.parts())))

@@ -1,0 +1,133 @@
+"""What a pretraining step costs, from the configuration alone: parameters, arithmetic, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa
+from mmjepa.objectives import Composite, ObjectiveConfig
+from mmjepa.training.flops import BACKWARD, trunk_flops
+
+FP32, BF16 = 4, 2
+"""Bytes of a number."""
+
+
+@dataclass(frozen=True)
+class MaskLengths:
+    """Tokens per clip that one mask leaves visible and hides."""
+
+    context: float
+    target: float
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters.
+
+    Of those, ``matrices``: in weight matrices (bf16 compute keeps a second copy of them); ``heads``: in the weight
+    matrices of the objectives' heads.
+    """
+
+    encoder: int
+    predictor: int
+    objectives: int
+    matrices: int
+    heads: int
+
+    @property
+    def trained(self) -> int:
+        """All that the optimiser holds."""
+        return self.encoder + self.predictor + self.objectives
+
+    @classmethod
+    def of(cls, model: ModelConfig, objective: ObjectiveConfig) -> Parameters:
+        """Counted on networks that take no memory."""
+        with torch.device("meta"):
+            student, losses = build_video_jepa(model), Composite(objective, model)
+        trained = [p for part in (student, losses) for p in part.parameters() if p.requires_grad]
+        return cls(
+            encoder=_count(student.encoder),
+            predictor=_count(student.predictor),
+            objectives=_count(losses),
+            matrices=sum(p.numel() for p in trained if p.dim() == 2),
+            heads=head_weights(losses),
+        )
+
+
+def head_weights(objective: nn.Module) -> int:
+    """Weights of all linear layers of the objectives' heads."""
+    return sum(module.weight.numel() for module in objective.modules() if isinstance(module, nn.Linear))
+
+
+def clip_flops(model: ModelConfig, heads: int, grid: TokenGrid, masks: Sequence[MaskLengths]) -> float:
+    """FLOPs of a step per clip: student, predictor and heads forward and backward, target encoder forward.
+
+    Objectives' heads (``heads`` weights) are taken to run on every token that has a next one. Normalisation,
+    activation functions and losses are left out: they are bytes, not arithmetic.
+    """
+    flat, narrow = model.levels * model.width, model.predictor
+
+    def encoder(tokens: float) -> float:
+        embedding = 2.0 * tokens * 3 * grid.tubelet * grid.patch**2 * model.width
+        return embedding + trunk_flops(tokens, model.width, model.depth, model.mlp_ratio)
+
+    total = encoder(grid.size)
+    for mask in masks:
+        entry = 2.0 * mask.context * model.width * (flat + narrow.width)
+        exit_ = 2.0 * (mask.context + mask.target) * narrow.width * flat
+        predictor = entry + trunk_flops(mask.context + mask.target, narrow.width, narrow.depth) + exit_
+        ahead = 2.0 * (grid.size - grid.spatial) * heads
+        total += (1.0 + BACKWARD) * (encoder(mask.context) + predictor + ahead)
+    return total
+
+
+def clip_activation_bytes(model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLengths], precision: str) -> float:
+    """Bytes per clip that the backward pass of a step with the JEPA loss needs kept.
+
+    Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, both
+    normalised streams, the fused QKV product, rotated queries and keys, the attention's output, and the MLP's hidden
+    layer before and after its activation. The target encoder keeps its output alone. Terms beside the JEPA loss add
+    some copies of the tokens they look at; activation checkpointing (``recompute``) leaves one stream per block.
+    """
+    flat, narrow = model.levels * model.width, model.predictor
+    low = BF16 if precision == "bf16" else FP32
+
+    def trunk(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
+        streams, products = 2 * FP32, (2 + 3 + 2 + 1 + 2 * mlp_ratio) * low
+        block = tokens * width * (streams + products)
+        return depth * tokens * width * FP32 + block if model.recompute else depth * block
+
+    total: float = grid.size * flat * FP32
+    for mask in masks:
+        every = mask.context + mask.target
+        patches = mask.context * 3 * grid.tubelet * grid.patch**2 * low
+        levels = mask.context * flat * FP32  # input of each level's norm
+        embedded = mask.context * (flat * low + 2 * model.width * low)
+        out = every * narrow.width * (FP32 + low)
+        errors = every * flat * FP32
+        total += patches + trunk(mask.context, model.width, model.depth, model.mlp_ratio) + levels + embedded
+        total += trunk(every, narrow.width, narrow.depth, 4.0) + out + errors
+    return total
+
+
+def state_bytes(parameters: Parameters, teacher: bool, precision: str, stage: int, ranks: int) -> float:
+    """Bytes per rank that stay between steps: fp32 parameters, gradients, two AdamW moments, the fp32 teacher.
+
+    ZeRO shares out the moments from stage 1, gradients from stage 2, parameters from stage 3. bf16 compute keeps a
+    second copy of the weight matrices for the length of a step.
+    """
+
+    def share(from_stage: int) -> float:
+        return 1.0 / ranks if stage >= from_stage else 1.0
+
+    trained = parameters.trained * FP32 * (share(3) + share(2) + 2 * share(1))
+    copies = parameters.matrices * BF16 if precision == "bf16" else 0
+    return trained + copies + (parameters.encoder * FP32 if teacher else 0)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

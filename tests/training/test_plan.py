@@ -1,0 +1,115 @@
+"""The dry run and the cost model behind it, against what is counted while a step is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from clips import SIDE, write_splits
+from torch import Tensor
+
+from mmjepa.config import load_config
+from mmjepa.errors import UserError
+from mmjepa.models import transformer
+from mmjepa.training.benchmark import BenchmarkConfig, SyntheticTask
+from mmjepa.training.cost import MaskLengths, Parameters, clip_activation_bytes, state_bytes
+from mmjepa.training.launch import device
+from mmjepa.training.plan import expected_masks, plan
+from mmjepa.training.pretrain import PretrainBatch, PretrainParts
+from mmjepa.training.program import TrainConfig, train
+from mmjepa.training.task import Layout
+
+GEOMETRY = ["model.frames=8", "model.resolution=96", "data.frames=8", "data.resolution=96", "batch_size=4"]
+
+
+def bytes_kept(compute: Callable[[], object], apart_from: Iterable[Tensor]) -> int:
+    """Bytes of all distinct storages that autograd keeps for the backward pass of ``compute``."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in apart_from}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        alive = compute()
+    assert alive is not None
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in known)
+
+
+def synthetic(folder: Path, *overrides: str) -> tuple[SyntheticTask, PretrainBatch]:
+    config = load_config("benchmark_step", BenchmarkConfig, [f"run={folder}", *GEOMETRY, *overrides])
+    task = SyntheticTask(config, PretrainParts(**config.parts()), device())
+    (batch,) = next(task.batches(0, Layout()))
+    return task, batch
+
+
+def lengths(batch: PretrainBatch) -> list[MaskLengths]:
+    return [MaskLengths(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
+
+
+@pytest.mark.parametrize("size", ["nano", "tiny"])
+def test_predicted_activations_are_what_autograd_keeps(one_rank: None, tmp_path: Path, size: str) -> None:
+    task, batch = synthetic(tmp_path, f"model={size}", "precision=fp32")
+    counted = bytes_kept(lambda: task(batch)["loss"], task.parameters())
+    model = task.parts.model
+    predicted = len(batch.clips) * clip_activation_bytes(model, model.grid(), lengths(batch), "fp32")
+    assert predicted == pytest.approx(counted, rel=0.1)
+
+
+def test_predicted_activations_in_bf16(one_rank: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "attend", torch.nn.functional.scaled_dot_product_attention)  # as on a GPU
+    task, batch = synthetic(tmp_path, "model=tiny", "precision=bf16")
+    counted = bytes_kept(lambda: task(batch)["loss"], task.parameters())
+    parts = task.parts
+    per_clip = clip_activation_bytes(parts.model, parts.model.grid(), lengths(batch), "bf16")
+    copies = 2 * Parameters.of(parts.model, parts.objective).matrices
+    assert len(batch.clips) * per_clip + copies == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize("objective", ["baseline", "fwm_hw_ld", "hamiltonian"])
+def test_parameters_are_those_of_the_task(one_rank: None, tmp_path: Path, objective: str) -> None:
+    task, _ = synthetic(tmp_path, "model=tiny", f"objective={objective}", "precision=fp32")
+    counted = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
+    parameters = Parameters.of(task.parts.model, task.parts.objective)
+    assert parameters.trained == counted
+    assert parameters.encoder == sum(parameter.numel() for parameter in task.student.encoder.parameters())
+
+
+def test_state_is_shared_out_by_zero() -> None:
+    parameters = Parameters(encoder=600, predictor=300, objectives=100, matrices=900, heads=80)
+    teacher = 600 * 4
+    by_stage = [state_bytes(parameters, True, "fp32", stage, 4) - teacher for stage in range(4)]
+    assert by_stage == [16_000, 8_000 + 2_000, 4_000 + 3_000, 4_000]
+    assert state_bytes(parameters, False, "bf16", 0, 4) == 16_000 + 900 * 2
+
+
+@pytest.mark.parametrize("masking", ["multiblock", "motion_guided"])
+def test_expected_masks_are_those_of_training(one_rank: None, tmp_path: Path, masking: str) -> None:
+    task, _ = synthetic(tmp_path, "model=nano", f"masking={masking}", "precision=fp32")
+    drawn = [lengths(batch) for (batch,), _ in zip(task.batches(0, Layout()), range(64), strict=False)]
+    expected = expected_masks(task.parts.model, task.parts.masking, 4, seed=5)
+    for name, mask, seen in zip(task.parts.masking.masks, expected, zip(*drawn, strict=True), strict=True):
+        for part in ("context", "target"):
+            mean = sum(getattr(one, part) for one in seen) / len(seen)
+            assert getattr(mask, part) == pytest.approx(mean, abs=5), (name, part)
+
+
+def test_dry_run_tells_the_plan_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_splits(tmp_path)
+    data = ["data=sprites", f"data.root={root}", "data.frames=8", f"data.resolution={SIDE}"]
+    model = ["model=nano", "model.frames=8", f"model.resolution={SIDE}"]
+    run = tmp_path / "run"
+    settings = [f"run={run}", *model, *data, "batch_size=12", "steps=500", "precision=fp32", "deepspeed.stage=1"]
+    config = load_config("train", TrainConfig, [*settings, "dry_run=3"])
+    train(config)
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["run"] == f"{run}: 500 steps of 12 clips, fp32"
+    assert told["ranks"] == "3, ZeRO-1, 1 micro-batch(es) of 4 a rank"
+    assert not run.exists()
+    with pytest.raises(UserError, match="batch_size=12"):
+        list(plan(config, PretrainParts(**config.parts()), 5))
+    with pytest.raises(UserError, match="dry_run=0"):
+        load_config("train", TrainConfig, [*settings, "dry_run=0"])
