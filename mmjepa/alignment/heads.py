@@ -21,12 +21,17 @@ from mmjepa.text import TextConfig
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-FORMAT = 1
+FORMAT = 2  # 1 held the scale of channels where the whitening is now
 
 
 @dataclass
 class HeadConfig:
-    """Sizes of a head. ``channels``: of one pooled query; ``text_residual``: adds an MLP to the linear text map."""
+    """Sizes of a head.
+
+    channels: of one pooled query. text_residual: adds an MLP to the linear text map. shrinkage: of the whitening of
+    tokens (see :func:`mmjepa.frozen.whitening.whitening`); null: channels are
+    scaled, not whitened.
+    """
 
     embedding: int = 128
     queries: int = 4
@@ -36,12 +41,15 @@ class HeadConfig:
     dropout: float = 0.5
     token_dropout: float = 0.5
     text_residual: bool = False
+    shrinkage: float | None = 1e-4
 
     def __post_init__(self) -> None:
         if min(self.embedding, self.queries, self.heads, self.channels, self.hidden) < 1:
             raise UserError("align.head: sizes must be at least 1")
         if self.channels % self.heads:
             raise UserError(f"align.head: {self.channels} channels do not divide into {self.heads} heads")
+        if self.shrinkage is not None and not self.shrinkage > 0:
+            raise UserError(f"align.head: shrinkage {self.shrinkage:g} must be above 0, or null")
         for name in ("dropout", "token_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"align.head: {name} {getattr(self, name):g} is not in [0, 1)")
@@ -72,7 +80,9 @@ class AlignmentHead(nn.Module):
     def __init__(self, config: HeadConfig, token_shape: tuple[int, int, int], text_width: int) -> None:
         super().__init__()
         self.config, self.token_shape, self.text_width = config, token_shape, text_width
-        self.pooler = AttentivePooler(*token_shape, config.queries, config.heads, config.channels, config.token_dropout)
+        self.pooler = AttentivePooler(
+            *token_shape, config.queries, config.heads, config.channels, config.token_dropout, config.shrinkage
+        )
         pooled = config.queries * config.channels
         self.video_projection = nn.Sequential(
             nn.LayerNorm(pooled),

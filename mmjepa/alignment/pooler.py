@@ -9,43 +9,36 @@ from torch import Tensor, nn
 
 from mmjepa.errors import UserError
 from mmjepa.frozen import Tokens
-
-STD_FLOOR = 1e-6
+from mmjepa.frozen.whitening import token_moments, whitening
 
 
 class TokenStandardiser(nn.Module):
-    """Subtract each grid position's training mean, divide by each channel's remaining training deviation.
+    """Subtract each grid position's training mean, then whiten over channels.
 
     Most of the variance of self-supervised tokens says where a token lies, not what is there. The mean is therefore
     taken per position (T', S, D); a learned position embedding puts back what a readout wants to know about place.
+    Of the rest most lies in a few directions, and a readout would learn these by heart before it finds the others
+    (``shrinkage``: see :func:`whitening`).
     """
 
-    def __init__(self, steps: int, spatial: int, width: int) -> None:
+    def __init__(self, steps: int, spatial: int, width: int, shrinkage: float | None) -> None:
         super().__init__()
+        self.shrinkage = shrinkage
         self.register_buffer("mean", torch.zeros(steps, spatial, width))
-        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("whitening", torch.eye(width))
         self.mean: Tensor
-        self.scale: Tensor
+        self.whitening: Tensor
 
     @torch.no_grad()
     def fit(self, blocks: Iterable[Tokens]) -> None:
         """Take the statistics from training features in which no step is missing, in one pass."""
-        total = torch.zeros_like(self.mean, dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        count = 0
-        for block in blocks:
-            tokens = block.tokens.to(total)
-            total += tokens.sum(dim=0)
-            squares += tokens.square().sum(dim=0)
-            count += len(tokens)
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=0).mean(dim=(0, 1))
+        mean, covariance = token_moments(block.tokens for block in blocks)
         self.mean.copy_(mean)
-        self.scale.copy_(1 / variance.sqrt().clamp(min=STD_FLOOR))
+        self.whitening.copy_(whitening(covariance, self.shrinkage))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T', S, D) -> the same shape."""
-        return (tokens - self.mean) * self.scale
+        return (tokens - self.mean) @ self.whitening
 
 
 class AttentivePooler(nn.Module):
@@ -69,10 +62,11 @@ class AttentivePooler(nn.Module):
         heads: int,
         channels: int,
         token_dropout: float = 0.0,
+        shrinkage: float | None = None,
     ) -> None:
         super().__init__()
         self.token_dropout = token_dropout
-        self.standardise = TokenStandardiser(steps, spatial, width)
+        self.standardise = TokenStandardiser(steps, spatial, width, shrinkage)
         self.position = nn.Parameter(torch.randn(steps, spatial, width) * 0.02)
         self.query = nn.Parameter(torch.randn(queries * heads, width))
         self.value = nn.Parameter(torch.randn(queries * heads, width, channels // heads) * width**-0.5)
@@ -84,13 +78,15 @@ class AttentivePooler(nn.Module):
         if tokens.shape[1:] != (steps, spatial, width):
             found = "x".join(map(str, tokens.shape[1:]))
             raise UserError(f"the head was fitted on clips of {steps}x{spatial}x{width} tokens, these have {found}")
-        keys = (self.standardise(tokens) + self.position).flatten(1, 2)  # (B, N, D)
-        logits = keys @ self.query.T * self.logit_scale  # (B, N, heads of all queries)
+        centred, position = (tokens - self.standardise.mean).flatten(1, 2), self.position.flatten(0, 1)
+        whitened = self.standardise.whitening @ self.query.T  # the keys' whitening, applied to the few queries instead
+        logits = (centred @ whitened + position @ self.query.T) * self.logit_scale  # (B, N, heads of all queries)
         absent = ~present.repeat_interleave(spatial, dim=1)
         if self.training and self.token_dropout:
             dropped = torch.rand_like(logits[:, :, 0]) < self.token_dropout
             keeps_none = (absent | dropped).all(dim=1, keepdim=True)  # such a clip keeps all that it has
             absent = absent | (dropped & ~keeps_none)
         weights = logits.masked_fill(absent[:, :, None], -torch.inf).softmax(dim=1)
-        pooled = weights.transpose(1, 2) @ keys  # (B, heads, D)
+        weights = weights.transpose(1, 2)
+        pooled = weights @ centred @ self.standardise.whitening + weights @ position  # (B, heads, D)
         return torch.einsum("bhd,hdc->bhc", pooled, self.value).flatten(1)

@@ -26,13 +26,15 @@ def features(count: int = 6) -> Tokens:
     return Tokens(tokens, present)
 
 
-def test_standardised_tokens_have_no_mean_at_any_position_and_unit_variance_per_channel() -> None:
+def test_whitened_tokens_have_no_mean_at_any_position_and_no_large_directions() -> None:
     tokens = features(200).tokens
-    standardiser = TokenStandardiser(4, 3, 10)
+    tokens[..., 1:4] += 30 * tokens[..., :1]  # one direction holds nearly all variance
+    standardiser = TokenStandardiser(4, 3, 10, shrinkage=1e-6)
     standardiser.fit(Tokens(part, torch.ones(len(part), 4, dtype=torch.bool)) for part in tokens.split(64))
-    standard = standardiser(tokens)
-    torch.testing.assert_close(standard.mean(dim=0), torch.zeros(4, 3, 10), atol=1e-4, rtol=0)
-    torch.testing.assert_close(standard.square().mean(dim=(0, 1, 2)), torch.ones(10), atol=1e-3, rtol=0)
+    white = standardiser(tokens)
+    torch.testing.assert_close(white.mean(dim=0), torch.zeros(4, 3, 10), atol=1e-3, rtol=0)
+    covariance = torch.cov(white.flatten(0, 2).T, correction=0)
+    torch.testing.assert_close(covariance, torch.eye(10), atol=0.02, rtol=0)
 
 
 def test_pooling_equals_multi_head_cross_attention() -> None:

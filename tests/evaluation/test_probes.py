@@ -59,6 +59,20 @@ def signal_beneath_positional_variance(clips: int, generator: torch.Generator) -
     return positional + 0.1 * between, labels, 4
 
 
+def signal_beneath_large_directions(clips: int, generator: torch.Generator) -> Planted:
+    """One token of each clip holds the class; six directions with 40 times its size say nothing about it.
+
+    Scaling channels leaves them as large as they are, for they are not along channels: 0.23 without whitening.
+    """
+    labels = torch.randint(0, 4, (clips,), generator=generator)
+    rotation = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=generator)).Q
+    tokens = torch.randn(clips, STEPS, PLACES, CHANNELS, generator=generator)
+    where = torch.randint(0, STEPS * PLACES, (clips,), generator=generator)
+    tokens[..., :6] *= 40
+    tokens.flatten(1, 2)[torch.arange(clips), where, 6 + labels] += 8
+    return tokens @ rotation, labels, 4
+
+
 def noise(clips: int, generator: torch.Generator) -> Planted:
     labels = torch.randint(0, 4, (clips,), generator=generator)
     return torch.randn(clips, STEPS, PLACES, CHANNELS, generator=generator), labels, 4
@@ -75,7 +89,12 @@ def _correct(name: str, planted: Planted) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("plant", "least"),
-    [(token_at_random_position, 0.85), (order_of_two_tokens, 0.75), (signal_beneath_positional_variance, 0.83)],
+    [
+        (token_at_random_position, 0.85),
+        (order_of_two_tokens, 0.75),
+        (signal_beneath_positional_variance, 0.83),
+        (signal_beneath_large_directions, 0.9),
+    ],
 )
 def test_attentive_probe_reads_planted_signals(plant, least):
     assert _correct("attentive", plant(1050, torch.Generator().manual_seed(0))).mean() > least

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from mmjepa.errors import UserError
+from mmjepa.frozen.whitening import token_moments, whitening
 
 # Channels that vary less than this share of the most varying one are noise of the number format: not blown up.
 _RELATIVE_FLOOR = 1e-6
 _HOLD_OUT_EVERY = 5
-_CHUNK = 256  # clips turned to float64 at a time
+_CHUNK = 256  # clips at a time
 
 
 def held_out_split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -42,22 +43,32 @@ class Standardiser:
         return (features.float() - self.mean) / self.scale
 
 
-def token_standardiser(tokens: Tensor) -> Standardiser:
-    """Statistics of train tokens (N, T', S, D): mean per position and channel, one scale per channel.
+@dataclass(frozen=True)
+class Whitener:
+    """Subtracts ``mean`` (T', S, D) and maps channels by ``matrix`` (D, D)."""
 
-    The mean is taken per *position*: in trained encoders most variance is positional and common to all clips. A mean
-    per channel alone would leave it in, the scale would be set by it, and the part that tells clips apart would reach
-    the probe too small to be learned. Nothing is lost: what is common to all clips says nothing about the label.
-    The scale, over clips and positions, keeps the positions' relative magnitudes.
-    """
-    total = torch.zeros(tokens.shape[1:], dtype=torch.float64, device=tokens.device)
-    for chunk in tokens.split(_CHUNK):
-        total += chunk.double().sum(0)
-    mean = total / len(tokens)
-    squares = torch.zeros(tokens.shape[-1], dtype=torch.float64, device=tokens.device)
-    for chunk in tokens.split(_CHUNK):
-        squares += (chunk.double() - mean).square().sum((0, 1, 2))
-    return Standardiser(mean.float(), _scale((squares / tokens[..., 0].numel()).sqrt()).float())
+    mean: Tensor
+    matrix: Tensor
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        return (tokens.float() - self.mean) @ self.matrix
+
+
+@dataclass(frozen=True)
+class TokenMoments:
+    """Mean per position (T', S, D) and covariance (D, D) of train tokens (:func:`token_moments`)."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> TokenMoments:
+        """Of tokens (N, T', S, D)."""
+        return cls(*token_moments(tokens.split(_CHUNK)))
+
+    def whitener(self, shrinkage: float | None) -> Whitener:
+        """What takes the means off and whitens (see :func:`whitening`; None: scales channels alone)."""
+        return Whitener(self.mean.float(), whitening(self.covariance, shrinkage).float())
 
 
 def pooled_standardiser(pooled: Tensor) -> Standardiser:

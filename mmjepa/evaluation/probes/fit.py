@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from mmjepa.evaluation.probes.linear import LinearProbe
 class Probe(Protocol):
     """A classifier of frozen tokens (N, T', S, D); ``fit`` chooses its hyper-parameters without seeing test."""
 
-    chosen: dict[str, float]
+    chosen: dict[str, Any]
     train_accuracy: float
 
     def fit(self, tokens: Tensor, labels: Tensor) -> Probe:
@@ -44,7 +44,7 @@ class ProbeResult:
     probe: str
     predicted: np.ndarray
     correct: np.ndarray
-    chosen: dict[str, float]
+    chosen: dict[str, Any]
     train_accuracy: float
     train: int
     classes: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -23,7 +25,7 @@ class KNNProbe:
     def __init__(self, classes: int, seed: int) -> None:
         self.classes = classes
         self.seed = seed
-        self.chosen: dict[str, float] = {}
+        self.chosen: dict[str, Any] = {}
         self.train_accuracy = 0.0
 
     def fit(self, tokens: Tensor, labels: Tensor) -> KNNProbe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class LinearProbe:
     def __init__(self, classes: int, seed: int) -> None:
         self.classes = classes
         self.seed = seed
-        self.chosen: dict[str, float] = {}
+        self.chosen: dict[str, Any] = {}
         self.train_accuracy = 0.0
 
     def fit(self, tokens: Tensor, labels: Tensor) -> LinearProbe:

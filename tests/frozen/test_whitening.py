@@ -1,0 +1,57 @@
+"""Statistics of tokens and their whitening, against numpy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mmjepa.frozen.whitening import token_moments, whitening
+
+
+def correlated(seed: int, clips: int = 60, channels: int = 6) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(channels, channels, generator=generator) * torch.logspace(-2, 1, channels)
+    offset = 100 * torch.randn(2, 3, channels, generator=generator)
+    return torch.randn(clips, 2, 3, channels, generator=generator) @ mixing + offset
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 70))
+@settings(max_examples=20, deadline=None)
+def test_moments_are_those_of_numpy_whatever_the_blocks(seed: int, size: int) -> None:
+    tokens = correlated(seed)
+    mean, covariance = token_moments(tokens.split(size))
+    exact = tokens.double().numpy()
+    rest = (exact - exact.mean(axis=0)).reshape(-1, exact.shape[-1])
+    np.testing.assert_allclose(mean.numpy(), exact.mean(axis=0), rtol=1e-6, atol=1e-5)
+    largest = np.abs(rest.T @ rest / len(rest)).max()
+    np.testing.assert_allclose(covariance.numpy(), rest.T @ rest / len(rest), atol=1e-5 * largest, rtol=0)
+
+
+@pytest.mark.parametrize("shrinkage", [1e-4, 0.3])
+def test_principal_directions_shrink_towards_one_size(shrinkage: float) -> None:
+    _, covariance = token_moments([correlated(3)])
+    matrix = whitening(covariance, shrinkage)
+    scale = covariance.diagonal().rsqrt()
+    before = torch.linalg.eigvalsh(covariance * scale[:, None] * scale)
+    after = torch.linalg.eigvalsh(matrix.T @ covariance @ matrix)
+    torch.testing.assert_close(after.sort().values, (before * (1 + shrinkage) / (before + shrinkage)).sort().values)
+
+
+def test_without_shrinkage_channels_are_scaled_and_nothing_else() -> None:
+    _, covariance = token_moments([correlated(4)])
+    torch.testing.assert_close(whitening(covariance, None), covariance.diagonal().rsqrt().diag())
+
+
+@pytest.mark.parametrize("shrinkage", [None, 1e-4])
+def test_a_constant_channel_is_left_alone(shrinkage: float | None) -> None:
+    tokens = correlated(5)
+    tokens[..., 2] = 7.0
+    mean, covariance = token_moments([tokens])
+    white = (tokens.double() - mean) @ whitening(covariance, shrinkage)
+    assert white.isfinite().all()
+    assert white.abs().max() < 50
+    assert (white[..., 2].abs() < 1e-3).all()
