@@ -128,7 +128,7 @@ def test_published_rows_have_the_published_coefficients(experiment: str) -> None
     assert (optimizer.lr, optimizer.start_lr, optimizer.final_lr) == (6e-4, 1e-4, 6e-4)
     assert (optimizer.warmup_steps, optimizer.weight_decay, optimizer.max_grad_norm) == (300, 0.04, None)
     assert config.ema is None or (config.ema.momentum, config.ema.final_momentum) == (0.99925, 0.99925)
-    assert (config.steps, config.batch_size) == (30_000, 32)
+    assert (config.steps, config.batch_size, config.masking.group) == (30_000, 32, 8)
 
 
 @pytest.mark.parametrize("size", sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml")))

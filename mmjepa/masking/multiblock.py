@@ -66,19 +66,33 @@ class BlockMask:
 class MaskingConfig:
     """The masks that every clip gets in one step, by name, and how index lists are made equal in length.
 
-    ``motion`` draws blocks where pixels change; null: uniformly.
+    ``motion`` draws blocks where pixels change; null: uniformly. ``group``: how many clips share a block size and the
+    length of their lists, which is the shortest one's (so large groups see little); null: all clips of a step.
     """
 
     name: str = "multiblock"
     equalize: str = "random"
     masks: dict[str, BlockMask] = field(default_factory=dict)
     motion: MotionGuidance | None = None
+    group: int | None = None
 
     def __post_init__(self) -> None:
         if self.equalize not in EQUALIZE:
             raise UserError(f"masking: equalize must be one of {', '.join(EQUALIZE)}, not {self.equalize!r}")
         if not self.masks:
             raise UserError("masking: at least one mask is needed")
+        if self.group is not None and self.group < 1:
+            raise UserError(f"masking: group must be at least 1, not {self.group}")
+
+    def group_size(self, batch: int, micro_batch: int) -> int:
+        """Clips per group in steps of ``batch``. Raises UserError if a micro-batch would hold parts of several."""
+        group = self.group or batch
+        if batch % group or group % micro_batch:
+            raise UserError(
+                f"masking.group={group} must divide batch_size={batch} and be a multiple of the {micro_batch} clips of "
+                "a micro-batch: change it, the number of ranks, or accumulation"
+            )
+        return group
 
 
 def draw_masks(

@@ -20,7 +20,7 @@ from mmjepa.models import ModelConfig, build_video_jepa
 from mmjepa.training.engine import Trainer
 from mmjepa.training.flops import BACKWARD, measured_peak, synchronise, trunk_flops
 from mmjepa.training.launch import device, processes
-from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask, mask_rows
+from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask
 from mmjepa.training.program import TrainConfig
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.task import Layout
@@ -72,8 +72,8 @@ class SyntheticTask(PretrainTask):
         pixels = torch.randn(size, 3, model.frames, model.resolution, model.resolution, generator=generator)
         clips = _clips(pixels)
         for step in range(start_step, self.config.steps):
-            masks = self._masks(step, model.grid(model.frames), pixels.repeat(layout.accumulation, 1, 1, 1, 1))
-            yield [PretrainBatch(step, clips, [mask_rows(mask, part) for mask in masks]) for part in rows]
+            masks = self._masks(step, model.grid(model.frames), pixels.repeat(layout.accumulation, 1, 1, 1, 1), rows)
+            yield [PretrainBatch(step, clips, part) for part in masks]
 
 
 def measure_step(config: BenchmarkConfig) -> dict[str, Any]:

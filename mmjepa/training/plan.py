@@ -20,18 +20,18 @@ DRAWS = 64
 GIB = 2**30
 
 
-def expected_masks(model: ModelConfig, masking: MaskingConfig, batch: int, seed: int) -> list[MaskLengths]:
-    """Mean lengths of the index lists of each mask for global batches of ``batch`` clips.
+def expected_masks(model: ModelConfig, masking: MaskingConfig, group: int, seed: int) -> list[MaskLengths]:
+    """Mean lengths of the index lists of each mask, for groups of ``group`` clips.
 
-    Lists are made as short as the batch's shortest, so their length depends on the batch. Motion-guided masks are
+    Lists are made as short as the group's shortest, so their length depends on its size. Motion-guided masks are
     drawn on noise: where they lie depends on the clips, how much they hide hardly does.
     """
     grid, generator = model.grid(), torch.Generator().manual_seed(seed)
     motion = None
     if masking.motion is not None:
-        pixels = torch.rand(batch, 3, model.frames, model.resolution, model.resolution, generator=generator)
+        pixels = torch.rand(group, 3, model.frames, model.resolution, model.resolution, generator=generator)
         motion = motion_map(pixels, grid, masking.motion.semantics)
-    draws = [draw_masks(masking, grid, batch, generator, motion) for _ in range(DRAWS)]
+    draws = [draw_masks(masking, grid, group, generator, motion) for _ in range(DRAWS)]
     return [
         MaskLengths(_mean([m.context.shape[1] for m in masks]), _mean([m.target.shape[1] for m in masks]))
         for masks in zip(*draws, strict=True)
@@ -48,7 +48,8 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
     micro = rows.stop - rows.start
     model, grid = parts.model, parts.model.grid()
     parameters = Parameters.of(model, parts.objective)
-    masks = expected_masks(model, parts.masking, config.batch_size, config.seed)
+    group = parts.masking.group_size(config.batch_size, micro)
+    masks = expected_masks(model, parts.masking, group, config.seed)
     yield "run", f"{config.run}: {config.steps:,} steps of {config.batch_size} clips, {config.precision}"
     yield "ranks", f"{ranks}, ZeRO-{config.deepspeed.stage}, {config.accumulation} micro-batch(es) of {micro} a rank"
     yield (

@@ -81,6 +81,8 @@ class PretrainTask(Task):
         self.objective = Composite(parts.objective, parts.model).to(device)
         self.teacher = EmaTeacher(self.student.encoder) if config.ema else None
         self.quarantine = Quarantine(Path(config.run) / f"quarantine-{dist.get_rank()}.jsonl")
+        micro_batch = config.batch_size // (dist.get_world_size() * config.accumulation)
+        self._group = parts.masking.group_size(config.batch_size, micro_batch)
         self._health_clips: Tensor | None = None
         self._head_weights = head_weights(self.objective)
 
@@ -116,9 +118,9 @@ class PretrainTask(Task):
         return self.teacher.module if self.teacher else self.student.encoder
 
     def batches(self, start_step: int, layout: Layout) -> Iterator[Sequence[PretrainBatch]]:
-        """See :meth:`Task.batches`. Masks are drawn for the whole global batch on every rank, which keeps its rows.
+        """See :meth:`Task.batches`. Masks are drawn for whole groups of clips, of which a micro-batch keeps its rows.
 
-        So index lists are equally long on all ranks and in all micro-batches, and any number of them sees the same.
+        So any number of ranks and micro-batches sees the same masks.
         """
         config = self.config
         rows = layout.micro_rows(config.batch_size)
@@ -132,17 +134,28 @@ class PretrainTask(Task):
             quarantine=self.quarantine,
         )
         for step, clips in enumerate(stream, start=start_step):
-            masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]), clips.pixels)
+            masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]), clips.pixels, rows)
             yield [
-                PretrainBatch(step, _rows(clips, part, rows[0].start), [mask_rows(mask, part) for mask in masks])
-                for part in rows
+                PretrainBatch(step, _rows(clips, part, rows[0].start), part_masks)
+                for part, part_masks in zip(rows, masks, strict=True)
             ]
 
-    def _masks(self, step: int, grid: TokenGrid, pixels: Tensor) -> list[MaskSet]:
-        key = np.random.SeedSequence((self.config.seed, step, MASK_STREAM)).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+    def _masks(self, step: int, grid: TokenGrid, pixels: Tensor, rows: Sequence[slice]) -> list[list[MaskSet]]:
+        """Masks of this rank's micro-batches, ``rows`` of the global batch; ``pixels``: of all clips of this rank."""
         motion = self._motion(pixels, grid)
-        return draw_masks(self.parts.masking, grid, self.config.batch_size, generator, motion)
+        groups: dict[int, list[MaskSet]] = {}
+        masks = []
+        for part in rows:
+            number, start = divmod(part.start, self._group)
+            if number not in groups:
+                entropy = (self.config.seed, step, MASK_STREAM, number)
+                key = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+                generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+                here = None if motion is None else motion[number * self._group : (number + 1) * self._group]
+                groups[number] = draw_masks(self.parts.masking, grid, self._group, generator, here)
+            inside = slice(start, start + part.stop - part.start)
+            masks.append([MaskSet(mask.context[inside], mask.target[inside]) for mask in groups[number]])
+        return masks
 
     def _motion(self, pixels: Tensor, grid: TokenGrid) -> Tensor | None:
         """Motion maps of the global batch (small, so every rank gets all); None if masks do not look at motion."""
@@ -244,8 +257,3 @@ def _rows(clips: ClipBatch, part: slice, first: int) -> ClipBatch:
         metas=clips.metas[local],
         keys=clips.keys[local],
     )
-
-
-def mask_rows(mask: MaskSet, part: slice) -> MaskSet:
-    """The mask of the clips ``part``."""
-    return MaskSet(mask.context[part], mask.target[part])

@@ -87,6 +87,25 @@ def test_state_is_shared_out_by_zero() -> None:
 
 
 @pytest.mark.parametrize("masking", ["multiblock", "motion_guided"])
+def test_groups_share_masks_however_they_are_cut(one_rank: None, tmp_path: Path, masking: str) -> None:
+    settings = ["model=nano", f"masking={masking}", "precision=fp32", "batch_size=8", "masking.group=4"]
+    config = load_config("benchmark_step", BenchmarkConfig, [f"run={tmp_path}", *GEOMETRY, *settings, "accumulation=2"])
+    task = SyntheticTask(config, PretrainParts(**config.parts()), device())
+    pixels = torch.rand(8, 3, 8, 96, 96, generator=torch.Generator().manual_seed(0))
+    grid = task.parts.model.grid()
+    halves = task._masks(3, grid, pixels, [slice(0, 4), slice(4, 8)])
+    quarters = task._masks(3, grid, pixels, [slice(first, first + 2) for first in range(0, 8, 2)])
+    for mask in (0, 1):
+        for half in (0, 1):
+            cut = [quarters[2 * half + part][mask] for part in (0, 1)]
+            assert torch.equal(halves[half][mask].context, torch.cat([one.context for one in cut]))
+            assert torch.equal(halves[half][mask].target, torch.cat([one.target for one in cut]))
+        assert not torch.equal(halves[0][mask].context, halves[1][mask].context)
+    with pytest.raises(UserError, match=r"masking\.group=3 must divide batch_size=8"):
+        task.parts.masking.__class__(group=3, masks=task.parts.masking.masks).group_size(8, 4)
+
+
+@pytest.mark.parametrize("masking", ["multiblock", "motion_guided"])
 def test_expected_masks_are_those_of_training(one_rank: None, tmp_path: Path, masking: str) -> None:
     task, _ = synthetic(tmp_path, "model=nano", f"masking={masking}", "precision=fp32")
     drawn = [lengths(batch) for (batch,), _ in zip(task.batches(0, Layout()), range(64), strict=False)]

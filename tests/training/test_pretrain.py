@@ -122,10 +122,12 @@ def test_cut_off_run_continues_exactly(
 ) -> None:
     draw = PretrainTask._masks
 
-    def cut_off(task: PretrainTask, step: int, grid: TokenGrid, pixels: Tensor) -> list[MaskSet]:
+    def cut_off(
+        task: PretrainTask, step: int, grid: TokenGrid, pixels: Tensor, rows: list[slice]
+    ) -> list[list[MaskSet]]:
         if step == 10:
             raise KeyboardInterrupt
-        return draw(task, step, grid, pixels)
+        return draw(task, step, grid, pixels, rows)
 
     monkeypatch.setattr(PretrainTask, "_masks", cut_off)
     with pytest.raises(KeyboardInterrupt):
