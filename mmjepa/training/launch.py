@@ -96,7 +96,7 @@ def device() -> torch.device:
 def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
     """Wrap ``task`` into a DeepSpeed engine with AdamW. Parameters stay fp32 (see :meth:`Task.forward`).
 
-    torch's own AdamW, because DeepSpeed's fused ones are compiled at first use and give the same result.
+    torch's own fused AdamW, because DeepSpeed's are compiled at first use and give the same result.
     """
     import deepspeed
 
@@ -134,7 +134,7 @@ def seed_everything(*parts: int) -> None:
 def _adamw(task: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     assert isinstance(task, Task)
     groups = task.parameter_groups(config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 
 
 def _store() -> Any:
