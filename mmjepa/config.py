@@ -55,6 +55,8 @@ def _merged(root: str, schema: type, overrides: Sequence[str], config_dir: Path 
         return OmegaConf.merge(OmegaConf.structured(schema), composed)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
+    except ValueError as error:  # Hydra's own check of defaults lists: a group that is set to null
+        raise UserError(f"{_one_line(error)}: name an option of the group, or take it away with ~group") from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -89,6 +91,9 @@ def run_program(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = program_arguments(sys.argv[1:] if argv is None else argv)
     try:
+        options = [one for one in arguments if one.startswith("-") and one not in ("-h", "--help")]
+        if options:
+            raise UserError(f"{options[0]} is not an option: settings are written key=value")
         if any(argument in ("-h", "--help") for argument in arguments):
             merged = _merged(root, schema, [a for a in arguments if not a.startswith("-")], config_dir)
             print(f"{(main.__doc__ or '').strip()}\n\nOverride any value as key=value. Resolved configuration:\n")
@@ -104,8 +109,10 @@ def run_program(
 def _one_line(error: BaseException) -> str:
     """A Hydra or OmegaConf message on one line, with all options that it lists."""
     lines = [line.strip() for line in str(error).splitlines()]
-    dropped = ("Set the environment", "full_key", "object_type", "Config search path", "provider=")
+    dropped = ("Set the environment", "full_key", "object_type", "reference_type", "Config search path", "provider=")
     kept = [line for line in lines if line and not line.startswith(dropped)]
     head = next((number + 1 for number, line in enumerate(kept) if line.startswith("Available options")), len(kept))
     message = "; ".join(kept[:head]) or type(error).__name__
-    return f"{message} {', '.join(kept[head:])}".strip()
+    keys = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
+    where = "".join(f"{key}: " for key in keys if key and key not in message)
+    return f"{where}{message} {', '.join(kept[head:])}".strip()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mmjepa.config import CONFIG_DIR, load_config, to_dict
+from mmjepa.config import CONFIG_DIR, load_config, run_program, to_dict
+from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig
 from mmjepa.objectives import Composite
 from mmjepa.training.program import TrainConfig
@@ -137,3 +138,31 @@ def test_every_model_size_is_valid(size: str) -> None:
     config = load_config("train", TrainConfig, overrides)
     assert config.model.name == size
     assert len(config.model.taps) == config.model.levels
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=null", "Config group override"),
+        ("deepspeed=null", "name an option of the group"),
+        ("steps=null", "steps: "),
+        ("ema.momentum=null", "ema.momentum: "),
+        ("optimizer.lr=nan", "finite"),
+        ("optimizer.lr=inf", "finite"),
+        ("optimizer.max_grad_norm=nan", "above 0"),
+        ("masking.group=0", "group must be at least 1"),
+        ("dry_run=2.5", "dry_run: "),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_that_names_it(override: str, message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_config("train", TrainConfig, ["run=unused", override])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_options_are_refused_with_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_program("train", TrainConfig, print, ["--steps=5"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: --steps=5 is not an option: settings are written key=value\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -29,8 +30,7 @@ class HeadConfig:
     """Sizes of a head.
 
     channels: of one pooled query. text_residual: adds an MLP to the linear text map. shrinkage: of the whitening of
-    tokens (see :func:`mmjepa.frozen.whitening.whitening`); null: channels are
-    scaled, not whitened.
+    tokens (see :func:`mmjepa.frozen.whitening.whitening`); null: channels are scaled, not whitened.
     """
 
     embedding: int = 128
@@ -48,7 +48,7 @@ class HeadConfig:
             raise UserError("align.head: sizes must be at least 1")
         if self.channels % self.heads:
             raise UserError(f"align.head: {self.channels} channels do not divide into {self.heads} heads")
-        if self.shrinkage is not None and not self.shrinkage > 0:
+        if self.shrinkage is not None and not 0 < self.shrinkage < math.inf:
             raise UserError(f"align.head: shrinkage {self.shrinkage:g} must be above 0, or null")
         for name in ("dropout", "token_dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -141,6 +141,8 @@ def load_head(folder: Path) -> tuple[AlignmentHead, HeadInfo]:
     """Load a head saved by :func:`save_head`, in evaluation mode. Raises UserError if it is missing or damaged."""
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+        if config["format"] != FORMAT:
+            raise UserError(f"{folder} holds a head of format {config['format']}, not {FORMAT}: fit it again")
         steps, spatial, width = config["token_shape"]
         head = AlignmentHead(HeadConfig(**config["head"]), (steps, spatial, width), config["text_width"])
         info = HeadInfo(**{**config["info"], "text": TextConfig(**config["info"]["text"])})

@@ -1,4 +1,4 @@
-"""Attentive pooling of frozen video tokens: a few learned queries over standardised, position-coded tokens."""
+"""Attentive pooling of frozen video tokens: a few learned queries over whitened, position-coded tokens."""
 
 from __future__ import annotations
 
@@ -12,33 +12,29 @@ from mmjepa.frozen import Tokens
 from mmjepa.frozen.whitening import token_moments, whitening
 
 
-class TokenStandardiser(nn.Module):
-    """Subtract each grid position's training mean, then whiten over channels.
+class TokenWhitening(nn.Module):
+    """Statistics of training tokens: ``mean`` (T', S, D) of each grid position, and ``matrix`` (D, D) of channels.
 
     Most of the variance of self-supervised tokens says where a token lies, not what is there. The mean is therefore
-    taken per position (T', S, D); a learned position embedding puts back what a readout wants to know about place.
-    Of the rest most lies in a few directions, and a readout would learn these by heart before it finds the others
-    (``shrinkage``: see :func:`whitening`).
+    taken per position; a learned position embedding puts back what a readout wants to know about place. Of the rest
+    most lies in a few directions, and a readout would learn these by heart before it finds the others (``shrinkage``:
+    see :func:`whitening`). Whitened tokens are ``(tokens - mean) @ matrix``.
     """
 
     def __init__(self, steps: int, spatial: int, width: int, shrinkage: float | None) -> None:
         super().__init__()
         self.shrinkage = shrinkage
         self.register_buffer("mean", torch.zeros(steps, spatial, width))
-        self.register_buffer("whitening", torch.eye(width))
+        self.register_buffer("matrix", torch.eye(width))
         self.mean: Tensor
-        self.whitening: Tensor
+        self.matrix: Tensor
 
     @torch.no_grad()
     def fit(self, blocks: Iterable[Tokens]) -> None:
         """Take the statistics from training features in which no step is missing, in one pass."""
         mean, covariance = token_moments(block.tokens for block in blocks)
         self.mean.copy_(mean)
-        self.whitening.copy_(whitening(covariance, self.shrinkage))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T', S, D) -> the same shape."""
-        return (tokens - self.mean) @ self.whitening
+        self.matrix.copy_(whitening(covariance, self.shrinkage))
 
 
 class AttentivePooler(nn.Module):
@@ -66,7 +62,7 @@ class AttentivePooler(nn.Module):
     ) -> None:
         super().__init__()
         self.token_dropout = token_dropout
-        self.standardise = TokenStandardiser(steps, spatial, width, shrinkage)
+        self.whitening = TokenWhitening(steps, spatial, width, shrinkage)
         self.position = nn.Parameter(torch.randn(steps, spatial, width) * 0.02)
         self.query = nn.Parameter(torch.randn(queries * heads, width))
         self.value = nn.Parameter(torch.randn(queries * heads, width, channels // heads) * width**-0.5)
@@ -78,9 +74,15 @@ class AttentivePooler(nn.Module):
         if tokens.shape[1:] != (steps, spatial, width):
             found = "x".join(map(str, tokens.shape[1:]))
             raise UserError(f"the head was fitted on clips of {steps}x{spatial}x{width} tokens, these have {found}")
-        centred, position = (tokens - self.standardise.mean).flatten(1, 2), self.position.flatten(0, 1)
-        whitened = self.standardise.whitening @ self.query.T  # the keys' whitening, applied to the few queries instead
-        logits = (centred @ whitened + position @ self.query.T) * self.logit_scale  # (B, N, heads of all queries)
+        with torch.autocast(tokens.device.type, enabled=False):  # in bf16 large directions would drown the small ones
+            return self._pool((tokens.float() - self.whitening.mean).flatten(1, 2), present)
+
+    def _pool(self, centred: Tensor, present: Tensor) -> Tensor:
+        """Tokens (B, N, D) without their means -> (B, queries * channels)."""
+        matrix, position = self.whitening.matrix, self.position.flatten(0, 1)
+        # Keys and values are centred @ matrix + position; the matrix is applied to the few queries and sums instead.
+        logits = (centred @ (matrix @ self.query.T) + position @ self.query.T) * self.logit_scale  # (B, N, heads)
+        spatial = self.position.shape[1]
         absent = ~present.repeat_interleave(spatial, dim=1)
         if self.training and self.token_dropout:
             dropped = torch.rand_like(logits[:, :, 0]) < self.token_dropout
@@ -88,5 +90,5 @@ class AttentivePooler(nn.Module):
             absent = absent | (dropped & ~keeps_none)
         weights = logits.masked_fill(absent[:, :, None], -torch.inf).softmax(dim=1)
         weights = weights.transpose(1, 2)
-        pooled = weights @ centred @ self.standardise.whitening + weights @ position  # (B, heads, D)
+        pooled = weights @ centred @ matrix + weights @ position  # (B, heads, D)
         return torch.einsum("bhd,hdc->bhc", pooled, self.value).flatten(1)

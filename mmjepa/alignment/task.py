@@ -65,7 +65,7 @@ class AlignTask(Task):
         self.captions = CaptionTable(clean.keys, clean.captions, tower)
         self.train_videos, self.holdout_videos = self._split(clean.keys)
         self.head = AlignmentHead(parts.align.head, clean.token_shape, tower.width)
-        self.head.pooler.standardise.fit(
+        self.head.pooler.whitening.fit(
             clean.rows(chunk) for chunk in np.array_split(self.train_videos, -(-len(self.train_videos) // FIT_ROWS))
         )
         self.contrast = LOSSES[parts.align.loss]()

@@ -82,6 +82,14 @@ class DataConfig:
                 raise UserError(f"no data at {path}: there is no such folder (a split is a folder of shards)")
             Manifest.read(path)
 
+    def check_batch(self, clips: int, ranks: int) -> None:
+        """Raise UserError if a global batch of ``clips`` does not divide into whole decoded videos for every rank."""
+        if clips % (ranks * self.clips_per_decode):
+            raise UserError(
+                f"a global batch of {clips} clips does not divide into {ranks} ranks "
+                f"with {self.clips_per_decode} clips per decoded video"
+            )
+
     def source_path(self, name: str) -> Path:
         """The folder of source ``name``."""
         return Path(self.root) / self.sources[name].path

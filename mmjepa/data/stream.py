@@ -54,11 +54,7 @@ class TrainStream:
         start_step: int = 0,
         quarantine: Quarantine | None = None,
     ) -> None:
-        if global_batch % (world * config.clips_per_decode):
-            raise UserError(
-                f"a global batch of {global_batch} clips does not divide into {world} ranks "
-                f"with {config.clips_per_decode} clips per decoded video"
-            )
+        config.check_batch(global_batch, world)
         names = sorted(config.sources)
         self._config = config
         self._splits = [ShardedSplit(config.source_path(name)) for name in names]

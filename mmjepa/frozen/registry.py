@@ -44,9 +44,12 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"unknown device '{device}'") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{device}' is not on this machine ({torch.cuda.device_count()} GPUs)")
+    return chosen
 
 
 def _own(config: EncoderConfig) -> FrozenEncoder:

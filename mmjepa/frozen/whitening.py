@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FLOOR = 1e-6
-"""Channels that deviate less than this share of the most deviating one are noise of the number format."""
+"""Channels that deviate less than this share of the most deviating one are noise of the number format: left out."""
 
 
 def token_moments(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -38,15 +38,14 @@ def token_moments(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def whitening(covariance: Tensor, shrinkage: float | None) -> Tensor:
-    """Symmetric-in-correlation map W (D, D): deviations @ W have unit channels and nearly equal principal directions.
+    """Map W (D, D) that takes deviations with this covariance to ``deviations @ W``, of nearly equal directions.
 
-    Channels are first brought to unit size. The principal variances v of their correlations (mean 1) are then divided
-    out, as far as they stand above ``shrinkage``: a direction is scaled by ((1 + s) / (v + s)) ** 0.5. Without
-    shrinkage (None) nothing is whitened: channels are brought to unit size, and that is all.
+    Channels are first brought to unit size; constant ones become 0. The principal variances v of their correlations are
+    then divided out, as far as they stand above ``shrinkage``: a direction is scaled by ((1 + s) / (v + s)) ** 0.5.
+    Without shrinkage (None) nothing is whitened: channels are brought to unit size, and that is all.
     """
     deviation = covariance.double().diagonal().clamp(min=0).sqrt()
-    deviation = deviation.clamp(min=float(deviation.max()) * FLOOR)
-    scale = torch.where(deviation > 0, 1 / deviation, 1.0)
+    scale = torch.where(deviation > deviation.max() * FLOOR, 1 / deviation, 0.0)
     if shrinkage is None:
         return scale.diag()
     variances, directions = torch.linalg.eigh(covariance.double() * scale[:, None] * scale)

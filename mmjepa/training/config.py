@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -32,9 +33,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
             raise UserError("optimizer: beta1 and beta2 must lie in [0, 1), eps must be above 0")
-        if min(self.lr, self.start_lr, self.final_lr) < 0 or self.warmup_steps < 0:
-            raise UserError("optimizer: rates and warmup_steps must not be negative")
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+        if not all(0 <= rate < math.inf for rate in (self.lr, self.start_lr, self.final_lr)) or self.warmup_steps < 0:
+            raise UserError("optimizer: rates and warmup_steps must be finite and not negative")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UserError("optimizer: max_grad_norm must be above 0, or null for no clipping")
 
 

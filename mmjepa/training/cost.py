@@ -67,7 +67,7 @@ def clip_flops(model: ModelConfig, heads: int, grid: TokenGrid, masks: Sequence[
     """FLOPs of a step per clip: student, predictor and heads forward and backward, target encoder forward.
 
     Objectives' heads (``heads`` weights) are taken to run on every token that has a next one. Normalisation,
-    activation functions and losses are left out: they are bytes, not arithmetic.
+    activation functions and losses are left out: they are bytes, not arithmetic. So is what ``recompute`` repeats.
     """
     flat, narrow = model.levels * model.width, model.predictor
 
@@ -117,14 +117,12 @@ def clip_activation_bytes(model: ModelConfig, grid: TokenGrid, masks: Sequence[M
 def state_bytes(parameters: Parameters, teacher: bool, precision: str, stage: int, ranks: int) -> float:
     """Bytes per rank that stay between steps: fp32 parameters, gradients, two AdamW moments, the fp32 teacher.
 
-    ZeRO shares out the moments from stage 1, gradients from stage 2, parameters from stage 3. bf16 compute keeps a
-    second copy of the weight matrices for the length of a step.
+    ZeRO shares out the moments from stage 1 on, of which the optimiser then updates a copy of the rank's parameters,
+    and gradients from stage 2 on. bf16 compute keeps a second copy of the weight matrices for the length of a step.
     """
-
-    def share(from_stage: int) -> float:
-        return 1.0 / ranks if stage >= from_stage else 1.0
-
-    trained = parameters.trained * FP32 * (share(3) + share(2) + 2 * share(1))
+    moments = 3 / ranks if stage else 2.0
+    gradients = 1 / ranks if stage >= 2 else 1.0
+    trained = parameters.trained * FP32 * (1.0 + gradients + moments)
     copies = parameters.matrices * BF16 if precision == "bf16" else 0
     return trained + copies + (parameters.encoder * FP32 if teacher else 0)
 

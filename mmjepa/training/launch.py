@@ -66,19 +66,21 @@ def processes(accumulation: int) -> Iterator[Layout]:
 def on_first_rank(action: Callable[[], object]) -> None:
     """Do ``action`` on rank 0 while the others wait, for hours if need be (a collective would give up after minutes).
 
-    A UserError of it is raised on every rank, so that none is left behind. Every rank must come here.
+    If it fails, all fail: a UserError is raised on every rank. Every rank must come here.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         action()
         return
     store, key = _store(), f"mmjepa first rank {next(_first_rank_turns)}"
     if dist.get_rank() == 0:
-        refusal = ""
+        refusal = "what rank 0 had to do ended with an error"
         try:
             action()
+            refusal = ""
         except UserError as error:
             refusal = str(error)
-        store.set(key, refusal)
+        finally:
+            store.set(key, refusal)
     else:
         store.wait([key], LONGEST_WAIT)
         refusal = store.get(key).decode()

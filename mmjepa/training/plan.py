@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from mmjepa.data.config import DataConfig
 from mmjepa.data.manifest import Manifest
 from mmjepa.masking import MaskingConfig, draw_masks, motion_map
 from mmjepa.models import ModelConfig
@@ -20,16 +19,19 @@ DRAWS = 64
 GIB = 2**30
 
 
-def expected_masks(model: ModelConfig, masking: MaskingConfig, group: int, seed: int) -> list[MaskLengths]:
-    """Mean lengths of the index lists of each mask, for groups of ``group`` clips.
+def expected_masks(
+    model: ModelConfig, masking: MaskingConfig, group: int, seed: int, frames: int | None = None
+) -> list[MaskLengths]:
+    """Mean lengths of the index lists of each mask, for groups of ``group`` clips of ``frames`` (1: stills).
 
     Lists are made as short as the group's shortest, so their length depends on its size. Motion-guided masks are
     drawn on noise: where they lie depends on the clips, how much they hide hardly does.
     """
-    grid, generator = model.grid(), torch.Generator().manual_seed(seed)
+    frames = frames or model.frames
+    grid, generator = model.grid(frames), torch.Generator().manual_seed(seed)
     motion = None
     if masking.motion is not None:
-        pixels = torch.rand(group, 3, model.frames, model.resolution, model.resolution, generator=generator)
+        pixels = torch.rand(group, 3, frames, model.resolution, model.resolution, generator=generator)
         motion = motion_map(pixels, grid, masking.motion.semantics)
     draws = [draw_masks(masking, grid, group, generator, motion) for _ in range(DRAWS)]
     return [
@@ -41,16 +43,21 @@ def expected_masks(model: ModelConfig, masking: MaskingConfig, group: int, seed:
 def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[tuple[str, str]]:
     """(name, words) of everything worth knowing before ``config`` is started on ``ranks`` ranks.
 
-    Raises UserError if the batch does not divide over them.
+    Raises UserError where training would refuse the number of ranks.
     """
-    layout = Layout(0, ranks, config.accumulation)
-    rows = layout.micro_rows(config.batch_size)[0]
+    rows = Layout(0, ranks, config.accumulation).micro_rows(config.batch_size)[0]
     micro = rows.stop - rows.start
+    parts.data.check_batch(config.batch_size, ranks)
+    group = parts.masking.group_size(config.batch_size, micro)
     model, grid = parts.model, parts.model.grid()
     parameters = Parameters.of(model, parts.objective)
-    group = parts.masking.group_size(config.batch_size, micro)
-    masks = expected_masks(model, parts.masking, group, config.seed)
-    yield "run", f"{config.run}: {config.steps:,} steps of {config.batch_size} clips, {config.precision}"
+    manifests = {name: Manifest.read(parts.data.source_path(name)) for name in parts.data.sources}
+    weights = {name: source.weight for name, source in parts.data.sources.items()}
+    shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    stills = sum(share for name, share in shares.items() if manifests[name].kind == "image")
+
+    guess = "" if torch.cuda.is_available() or config.precision == "bf16" else " (GPUs may choose bf16: set precision)"
+    yield "run", f"{config.run}: {config.steps:,} steps of {config.batch_size} clips, {config.precision}{guess}"
     yield "ranks", f"{ranks}, ZeRO-{config.deepspeed.stage}, {config.accumulation} micro-batch(es) of {micro} a rank"
     yield (
         "parameters",
@@ -60,15 +67,23 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
             + ("; a teacher of the encoder's size" if config.ema else "; no teacher")
         ),
     )
-    yield "tokens per clip", f"{grid.size:,} ({grid.steps} x {grid.height} x {grid.width})"
-    for name, mask in zip(parts.masking.masks, masks, strict=True):
-        yield f"mask {name}", f"{mask.context:.0f} tokens visible, {mask.target:.0f} to predict"
+    masks = expected_masks(model, parts.masking, group, config.seed)
     flops = clip_flops(model, parameters.heads, grid, masks)
+    yield "a video", f"{grid.size:,} tokens ({grid.steps} x {grid.height} x {grid.width}), {flops / 1e9:,.1f} GFLOP"
+    yield from _mask_rows(parts.masking, masks)
+    if stills:
+        still = model.grid(1)
+        still_masks = expected_masks(model, parts.masking, group, config.seed, frames=1)
+        still_flops = clip_flops(model, parameters.heads, still, still_masks)
+        yield "a still", f"{still.size:,} tokens ({still.height} x {still.width}), {still_flops / 1e9:,.1f} GFLOP"
+        yield from _mask_rows(parts.masking, still_masks)
+        flops = stills * still_flops + (1 - stills) * flops
+    more = ", and about a third more to recompute activations" if model.recompute else ""
     yield (
         "arithmetic",
         (
-            f"{flops / 1e9:,.1f} GFLOP a clip, {flops * config.batch_size / 1e12:,.2f} TFLOP a step, "
-            f"{flops * config.batch_size * config.steps / 1e15:,.1f} PFLOP in all"
+            f"{flops * config.batch_size / 1e12:,.3f} TFLOP a step, "
+            f"{flops * config.batch_size * config.steps / 1e15:,.1f} PFLOP in all{more}"
         ),
     )
     kept = state_bytes(parameters, config.ema is not None, config.precision, config.deepspeed.stage, ranks)
@@ -76,26 +91,24 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
     yield (
         "memory per rank",
         (
-            f"{(kept + activations) / GIB:,.2f} GiB: {kept / GIB:,.2f} of state, {activations / GIB:,.2f} activations"
-            " (JEPA loss; buffers and fragmentation come on top)"
+            f"{(kept + activations) / GIB:,.2f} GiB: {kept / GIB:,.2f} of state, {activations / GIB:,.2f} activations "
+            "(JEPA loss; buffers and fragmentation come on top)"
         ),
     )
-    yield from _data(config, parts.data, ranks)
-
-
-def _data(config: TrainingConfig, data: DataConfig, ranks: int) -> Iterator[tuple[str, str]]:
-    total = sum(source.weight for source in data.sources.values())
-    for name, source in data.sources.items():
-        manifest = Manifest.read(data.source_path(name))
-        share = source.weight / total
-        passes = config.steps * config.batch_size * share / data.clips_per_decode / manifest.samples
+    for name, manifest in manifests.items():
+        passes = config.steps * config.batch_size * shares[name] / parts.data.clips_per_decode / manifest.samples
         yield (
             f"data {name}",
             (
                 f"{manifest.samples:,} {manifest.kind}s in {len(manifest.shards):,} shards "
-                f"({len(manifest.shards) / ranks:,.1f} a rank), {share:.0%} of the clips, decoded {passes:,.1f} times"
+                f"({len(manifest.shards) / ranks:,.1f} a rank), {shares[name]:.0%} of the clips, decoded {passes:,.1f}x"
             ),
         )
+
+
+def _mask_rows(masking: MaskingConfig, lengths: Sequence[MaskLengths]) -> Iterator[tuple[str, str]]:
+    for name, mask in zip(masking.masks, lengths, strict=True):
+        yield f"  mask {name}", f"{mask.context:.0f} tokens visible, {mask.target:.0f} to predict"
 
 
 def _mean(values: Sequence[int]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,8 +68,9 @@ def train(config: TrainConfig) -> None:
     if config.data is not None:
         config.data.check_sources()
     if config.dry_run is not None:
-        for name, words in plan(config, PretrainParts(**config.parts()), config.dry_run):
-            print(f"{name:16s} {words}")
+        lines = list(plan(config, PretrainParts(**config.parts()), config.dry_run))
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(f"{name:16s} {words}" for name, words in lines))
     elif config.task == "pretrain":
         run_training(config, partial(PretrainTask, config, PretrainParts(**config.parts())))
     else:

@@ -109,12 +109,13 @@ class AttentiveProbe:
             ready = _whitened(tokens, moments.whitener(shrinkage))
             for setting in self.grid:
                 if setting.shrinkage == shrinkage:
-                    block = self._train(ready[fit], labels[fit], setting)
+                    block = self._train(ready, labels, fit, setting)
                     accuracy[setting] = _accuracy(block, ready[held_out], labels[held_out])
+        del ready  # as large as the tokens
         best = max(self.grid, key=accuracy.__getitem__)
         self._whiten = moments.whitener(best.shrinkage)
         ready = _whitened(tokens, self._whiten)
-        self._block = self._train(ready, labels, best)
+        self._block = self._train(ready, labels, torch.arange(len(labels)), best)
         self.train_accuracy = _accuracy(self._block, ready, labels)
         self.chosen = {**asdict(best), "held_out_accuracy": accuracy[best]}
         return self
@@ -124,7 +125,8 @@ class AttentiveProbe:
         chunks = (_whitened(chunk, self._whiten) for chunk in tokens.split(_CHUNK))
         return torch.cat([_predicted(self._block, chunk) for chunk in chunks])
 
-    def _train(self, tokens: Tensor, labels: Tensor, setting: Setting) -> AttentiveBlock:
+    def _train(self, tokens: Tensor, labels: Tensor, rows: Tensor, setting: Setting) -> AttentiveBlock:
+        """A block fitted to the clips ``rows`` of tokens (N, T', S, D) and labels (N,)."""
         time, places, channels = tokens.shape[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -132,13 +134,13 @@ class AttentiveProbe:
         optimizer = torch.optim.AdamW(
             block.parameters(), lr=setting.learning_rate, weight_decay=setting.weight_decay, fused=True
         )
-        batches = max(1, len(tokens) // BATCH)
+        batches = max(1, len(rows) // BATCH)
         steps = max(MIN_STEPS, EPOCHS * batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_factor(step, steps))
         generator = torch.Generator().manual_seed(self.seed)
         order: list[Tensor] = []
         for _ in range(steps):
-            order = order or list(torch.randperm(len(tokens), generator=generator)[: batches * BATCH].split(BATCH))
+            order = order or list(rows[torch.randperm(len(rows), generator=generator)[: batches * BATCH]].split(BATCH))
             index = order.pop().to(tokens.device)
             loss = cross_entropy(block(tokens[index]), labels[index])
             optimizer.zero_grad()

@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from mmjepa.errors import UserError
-from mmjepa.frozen.whitening import token_moments, whitening
+from mmjepa.frozen.whitening import FLOOR, token_moments, whitening
 
-# Channels that vary less than this share of the most varying one are noise of the number format: not blown up.
-_RELATIVE_FLOOR = 1e-6
 _HOLD_OUT_EVERY = 5
 _CHUNK = 256  # clips at a time
 
 
 def held_out_split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (fit, held out) of a split of labels (N,): every fifth clip of each class after a shuffle is held out.
+    """Indices (fit, held out) of a split of labels (N,): each fifth of the clips, shuffled and sorted by class.
 
     Hyper-parameters are chosen on the held-out part of train, never on test.
     """
@@ -85,5 +83,5 @@ def pool_over_space(tokens: Tensor) -> Tensor:
 
 
 def _scale(deviation: Tensor) -> Tensor:
-    floored = deviation.clamp(min=float(deviation.max()) * _RELATIVE_FLOOR)
-    return torch.where(floored > 0, floored, 1.0)
+    """What features are divided by: those without deviation become 0."""
+    return torch.where(deviation > deviation.max() * FLOOR, deviation, torch.inf)
