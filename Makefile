@@ -2,6 +2,7 @@
 #
 #   make demo        the whole story on a CPU, in minutes: shards -> train -> align -> retrieval -> probes -> report
 #   make sprites     the longer run: an hour of training, more of measuring
+#   make study       every objective of the paper, several seeds, equal budgets: many hours
 #   make test        linter, formatter, type checker and every test
 #   make test-fast   the tests that take seconds
 #   make format      rewrite the code in the project's format
@@ -17,7 +18,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 CPU     := DS_ACCELERATOR=cpu
 SOURCES := mmjepa tests data_prep eval train.py
 
-.PHONY: demo sprites test test-fast lint format clean
+.PHONY: demo sprites study test test-fast lint format clean
 .DEFAULT_GOAL := test
 
 # Depends on pyproject.toml alone, so that the environment is made once and mended when a dependency changes.
@@ -31,6 +32,9 @@ demo: $(READY)
 
 sprites: $(READY)
 	$(OFFLINE) $(BIN)/python eval/pipeline.py pipeline=sprites
+
+study: $(READY)
+	$(OFFLINE) $(BIN)/python eval/study.py
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)

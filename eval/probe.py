@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import MISSING
 from torch import Tensor
@@ -52,18 +53,23 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class LabelledTokens:
-    """One split: float16 tokens (N, T', S, D) by control, labels (N,)."""
+    """One split: names of the N clips, float16 tokens (N, T', S, D) by control, labels (N,)."""
 
+    keys: list[str]
     by_control: dict[str, Tensor]
     labels: Tensor
 
 
 def main(config: ProbeConfig) -> None:
-    """Fit frozen probes on every task and write one row per task, control and probe."""
+    """Fit frozen probes on every task and write one row per task, control and probe.
+
+    Beside the rows, in an .npz of the same name: which test clips each probe classified correctly, for paired tests.
+    """
     out = result_path(config.out)
     encoder = build_encoder(config.encoder)
     rows: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
+    clips_of: dict[str, np.ndarray] = {}
     unusable: list[str] = []
     splits = {
         task: [config.data.open([f"{task}-{part}"], encoder.spec) for part in ("train", "test")]
@@ -74,13 +80,16 @@ def main(config: ProbeConfig) -> None:
     for task, (train_clips, test_clips) in splits.items():
         controls = config.controls if train_clips.kind == "video" else ["none"]  # a still has no time to take away
         train, test = (encode_split(encoder, clips, controls) for clips in (train_clips, test_clips))
+        clips_of[f"{task}/keys"] = np.array(test.keys)
         unusable += train_clips.quarantine.names + test_clips.quarantine.names
         for name, control, result in _results(config, train, test):
             rows.append(_row(config, name, encoder, task, control, result))
             details.append({"task": task, "control": control, "probe": result.probe, **result.chosen})
             details[-1]["train_accuracy"] = result.train_accuracy
+            clips_of[f"{task}/{control}/{result.probe}"] = result.correct.astype(bool)
             print(f"{task:10s} {control:15s} {result.probe:9s} top1 {result.top1:.3f}", flush=True)
     facts = {"encoder_fingerprint": encoder.spec.fingerprint, "unusable": unusable, "probes": details}
+    np.savez_compressed(out.with_suffix(".npz"), allow_pickle=False, **clips_of)
     write_results(out, "eval/probe.py", to_dict(config), rows, facts)
     print(f"{len(rows)} rows: {out}")
 
@@ -89,12 +98,14 @@ def encode_split(encoder: FrozenEncoder, clips: EvaluationSet, controls: Sequenc
     """Tokens of a split under every control, each clip decoded once. All clips must have a label."""
     parts: dict[str, list[Tensor]] = {control: [] for control in controls}
     labels: list[int] = []
+    keys: list[str] = []
     for batch in clips:
+        keys += batch.keys
         labels += [int(meta["label"]) for meta in batch.metas]
         for control in controls:
             pixels = control_pixels(batch.pixels, control, batch.keys)
             parts[control].append(encoder.encode(pixels).tokens.half().cpu())
-    return LabelledTokens({control: torch.cat(chunks) for control, chunks in parts.items()}, torch.tensor(labels))
+    return LabelledTokens(keys, {control: torch.cat(chunks) for control, chunks in parts.items()}, torch.tensor(labels))
 
 
 def _results(

@@ -65,6 +65,7 @@ COEFFICIENTS = {
     "ld": {"latent_dynamics.latent_dynamics": 1.0},
     "fwm_ld": {**FWM, "latent_dynamics.latent_dynamics": 1.0},
     "hw_ld": {"latent_dynamics.latent_dynamics": 1.0, "hard_region.hard_region": 1.0},
+    "fwm_hw": {**FWM, "hard_region.hard_region": 1.0},
     "fwm_hw_ld": {**FWM, "latent_dynamics.latent_dynamics": 1.0, "hard_region.hard_region": 1.0},
     "combo": {"delta.delta": 0.5, "hard_region.hard_region": 0.3},
     "spectral": {"spectral.spectral": 1.0},

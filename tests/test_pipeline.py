@@ -99,7 +99,7 @@ for _ in range(60):
     code = f"""
 import sys
 from pathlib import Path
-import mmjepa.pipeline as pipeline
+import mmjepa.pipeline.stages as pipeline
 pipeline.GRACE_SECONDS = 1.0
 with pipeline.ended_by_signals():
     stage = pipeline.Stage("deaf", [sys.executable, {str(deaf)!r}])
@@ -153,6 +153,20 @@ def test_every_encoder_and_control_is_aligned_retrieved_and_probed_and_the_repor
     for kind in ("align", "retrieval", "probe"):
         assert {name.removeprefix(f"{kind}-") for name in stages if name.startswith(kind)} == encoders
     assert set(stages["report"].needs) == {f"{kind}-{name}" for kind in ("retrieval", "probe") for name in encoders}
+
+
+def test_a_study_probes_replicated_and_single_variants_and_can_leave_retrieval_and_raw_patches_out() -> None:
+    stages = {one.name: one for one in story(load_config("study", PipelineConfig, ["seeds=[0,1,2]"]))}
+    runs = [name.removeprefix("train-") for name in stages if name.startswith("train-")]
+    assert {"fwm_hw_ld-0", "fwm_hw_ld-2", "spectral-0"} <= set(runs)
+    assert "spectral-1" not in runs
+    assert runs.index("spectral-0") < runs.index("baseline-1")  # seed by seed: what is cut short is balanced
+    assert not any(name.startswith(("align", "retrieval")) or "raw_patches" in name for name in stages)
+    probes = {f"probe-{run}" for run in (*runs, *(f"random_init-{seed}" for seed in range(3)))}
+    assert set(stages["report"].needs) == probes
+    assert "published=results/published.csv" in stages["report"].command
+    with pytest.raises(UserError, match="ld stands in variants and in once"):
+        load_config("pipeline", PipelineConfig, ["variants=[ld]", "once=[ld]"])
 
 
 def test_commands_are_those_a_user_would_type() -> None:

@@ -13,10 +13,12 @@ from omegaconf import MISSING
 
 from mmjepa.errors import UserError
 from mmjepa.evaluation.report.comparisons import compare_encoders
-from mmjepa.evaluation.report.findings import Finding, headline
+from mmjepa.evaluation.report.findings import Finding, headline, headline_probe
 from mmjepa.evaluation.report.hits import load_hits
 from mmjepa.evaluation.report.page import glossary_section, page, reproducibility_section
 from mmjepa.evaluation.report.plots import Palette, save_png
+from mmjepa.evaluation.report.probe_clips import load_clips
+from mmjepa.evaluation.report.published import published_section, read_published
 from mmjepa.evaluation.report.rows import ProbeRow, Results, RetrievalRow, load_results, table_order
 from mmjepa.evaluation.report.runs import Run, load_runs, training_charts
 from mmjepa.evaluation.report.sections import (
@@ -31,6 +33,7 @@ from mmjepa.evaluation.report.sections import (
     robustness_section,
 )
 from mmjepa.evaluation.report.strips import ClipPictures, parse_examples, query_html
+from mmjepa.evaluation.report.study import study_comparisons, study_section
 from mmjepa.evaluation.report.style import colours, title_of
 from mmjepa.evaluation.report.tables import Table, to_csv, to_markdown, to_text
 
@@ -45,7 +48,8 @@ class ReportConfig:
 
     results: folder of result files (searched below); runs: folder of training runs (null: no training curves);
     splits: folders of the clips that were searched (empty: no pictures); commands: text file with the commands that
-    made the results (null: none); out: folder to write into.
+    made the results (null: none); published: table of published figures to set beside a study (null: none); out:
+    folder to write into.
     """
 
     results: str = MISSING
@@ -53,6 +57,7 @@ class ReportConfig:
     runs: str | None = None
     splits: list[str] = field(default_factory=list)
     commands: str | None = None
+    published: str | None = None
     title: str = MISSING
 
 
@@ -81,6 +86,7 @@ def build_report(config: ReportConfig) -> Report:
     comparisons = compare_encoders(results.trained(), hits)
     findings, summary = headline(results, comparisons), at_a_glance(results)
     sections = [
+        *_study_sections(results, runs, config.published),
         retention_section(results, hits, palette),
         retrieval_section(results),
         comparison_section(comparisons),
@@ -102,6 +108,16 @@ def build_report(config: ReportConfig) -> Report:
         for name, charts in section.charts.items():
             save_png(charts, out / f"{name}.png")
     return Report(out / PAGE, findings, summary)
+
+
+def _study_sections(results: Results, runs: Sequence[Run], published: str | None) -> list[Section]:
+    """The study, where variants were probed beside the baseline, and the paper's figures, where they are given."""
+    probe = headline_probe(results)
+    clips = {} if probe is None else load_clips(results, probe)
+    comparisons = study_comparisons(clips)
+    sections = [] if published is None else [published_section(read_published(Path(published)), comparisons)]
+    study = study_section(clips, comparisons, runs)
+    return sections if study is None else [study, *sections]
 
 
 def _write_companions(out: Path, results: Results, findings: Sequence[Finding], tables: Sequence[Table]) -> None:

@@ -87,6 +87,8 @@ class Results:
     metas: dict[str, dict[str, Any]] = field(default_factory=dict)
     queries: dict[tuple[str, int | None], list[Path]] = field(default_factory=dict)
     """Files with the values of every query, one per head, by (encoder, pretraining seed)."""
+    clips: dict[tuple[str, int | None], list[Path]] = field(default_factory=dict)
+    """Files with the test clips that probes classified correctly, by (encoder, pretraining seed)."""
 
     def encoders(self) -> list[str]:
         """Names in table order: baseline, other trained encoders by name, then the controls."""
@@ -127,19 +129,25 @@ def load_results(folder: Path) -> Results:
                 # The majority class knows no encoder: every file of a data set gives the same row of it.
                 if probe.probe != "majority" or probe not in results.probes:
                     results.probes.append(probe)
+                if probe.probe != "majority":
+                    _note(results.clips, probe, path)
             else:
                 row = _parse(RetrievalRow, mapping, path)
                 results.retrieval.append(row)
-                queries = results.queries.setdefault((row.encoder, row.pretrain_seed), [])
-                if path.with_suffix(".npz").is_file() and path.with_suffix(".npz") not in queries:
-                    queries.append(path.with_suffix(".npz"))
+                _note(results.queries, row, path)
     if not results.metas:
         raise UserError(
             f"no result files (JSON with meta and rows) in {folder}; run eval/retrieval.py or eval/probe.py first"
         )
-    results.queries = {key: paths for key, paths in results.queries.items() if paths}
     _check_consistent(results, folder)
     return results
+
+
+def _note(files: dict[tuple[str, int | None], list[Path]], row: RetrievalRow | ProbeRow, path: Path) -> None:
+    """Remember the arrays that an evaluation kept beside its rows, if it did."""
+    arrays = path.with_suffix(".npz")
+    if arrays.is_file() and arrays not in (known := files.setdefault((row.encoder, row.pretrain_seed), [])):
+        known.append(arrays)
 
 
 def _check_consistent(results: Results, folder: Path) -> None:

@@ -1,8 +1,7 @@
-"""The whole story as commands: shards -> pretraining -> text heads -> retrieval -> probes -> report.
+"""Stages: commands that leave a marker when they are done, run side by side where their inputs are there.
 
-Each stage is a command that anybody could type, a marker file that says it is done, and a log. Stages whose inputs are
-there run side by side. A stage is skipped if its marker exists, the same command made it, and everything it needs was
-skipped too; training continues from its checkpoint by itself: so the same story starts again where it was cut off.
+A stage is skipped if its marker exists, the same command made it, and everything it needs was skipped too; training
+continues from its checkpoint by itself: so the same stages start again where they were cut off.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,53 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from omegaconf import MISSING
-
 from mmjepa.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
 NEWS_SECONDS = 30.0
 GRACE_SECONDS = 60.0
 """For training to reach its next row of metrics and save."""
 TAIL_LINES = 25
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""For training: glibc otherwise returns large tensors to the system and faults their pages in anew, a tenth to a half
-of a step. Not for evaluation, whose shapes change and whose heap would crumble."""
-
-
-@dataclass
-class StageArguments:
-    """Extra ``key=value`` for the program of each kind of stage: what a budget changes of the programs' defaults."""
-
-    data: list[str] = field(default_factory=list)
-    train: list[str] = field(default_factory=list)
-    align: list[str] = field(default_factory=list)
-    retrieval: list[str] = field(default_factory=list)
-    probe: list[str] = field(default_factory=list)
-
-
-@dataclass
-class PipelineConfig:
-    """What is trained and how much of it. Relative paths start at the root of the source tree.
-
-    work: folder for everything. variants: options of ``configs/experiment/<experiments>/``. seeds: pretraining seeds.
-    jobs: stages at a time; 0 is one per core. fills: what stands in for lost frames in retrieval.
-    """
-
-    work: str = MISSING
-    experiments: str = MISSING
-    variants: list[str] = MISSING
-    seeds: list[int] = MISSING
-    jobs: int = 0
-    fills: list[str] = MISSING
-    arguments: StageArguments = field(default_factory=StageArguments)
-
-    def __post_init__(self) -> None:
-        if self.jobs < 0:
-            raise UserError(f"jobs={self.jobs}: give a number of stages at a time, or 0 for one per core")
-        if self.variants != MISSING and not (self.variants and self.seeds):
-            raise UserError("variants and seeds need at least one entry each")
 
 
 @dataclass(frozen=True)
@@ -99,50 +58,6 @@ class Stage:
 
 class StageFailed(Exception):
     """A stage ended with an error; the message holds the end of its log."""
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """One encoder of the tables: how the programs are told to build it, the fills it cannot do, and whether its probes
-    have controls (a control has none of its own: raw patches would take as long as all other stages together)."""
-
-    name: str
-    seed: int
-    needs: str
-    arguments: list[str]
-    lacks: tuple[str, ...] = ()
-    controlled: bool = True
-
-    @property
-    def label(self) -> str:
-        """Unique name in stages and files."""
-        return f"{self.name}-{self.seed}"
-
-
-def story(config: PipelineConfig) -> list[Stage]:
-    """All stages, in an order in which each comes after what it needs."""
-    work = Path(config.work)
-    data = work / "data"
-    stages = [
-        Stage("data", _python("data_prep/sprites.py", f"out={data}", *config.arguments.data))
-    ]  # skips finished splits itself
-    encoders = _encoders(config, work)
-    ports = _free_ports(len(config.variants) * len(config.seeds) + len(encoders))
-    for seed in config.seeds:
-        stages += [_pretraining(config, variant, seed, work, data, next(ports)) for variant in config.variants]
-    measured = []
-    texts: tuple[str, ...] = ()
-    for encoder in encoders:
-        # The first text head embeds the captions for all: the others wait for it instead of doing it beside it.
-        align = _alignment(config, encoder, work, data, next(ports), texts)
-        texts = texts or (align.name,)
-        retrieval, probe = _evaluations(config, encoder, align.name, work, data)
-        stages += [align, retrieval, probe]
-        measured += [retrieval.name, probe.name]
-    splits = ",".join(str(data / split) for split in ("motion-test", "relations-test"))
-    report = [f"results={work / 'results'}", f"runs={work / 'train'}", f"out={work / 'report'}"]
-    report += [f"splits=[{splits}]", f"commands={work / 'commands.txt'}"]
-    return [*stages, Stage("report", _python("eval/report.py", *report), tuple(measured))]
 
 
 def finished_stages(stages: Sequence[Stage], logs: Path) -> set[str]:
@@ -300,109 +215,6 @@ def _stop(running: Sequence[_Running]) -> None:
 def _record(logs: Path, stage: Stage) -> Path:
     """Where the settings of a finished stage are noted."""
     return logs / f"{stage.name}.settings.json"
-
-
-def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
-    """Trained encoders and, from the first variant's runs, the controls that every table carries."""
-
-    def exported(variant: str, seed: int) -> str:
-        return f"encoder.checkpoint={_run(work, variant, seed) / 'encoder'}"
-
-    encoders = [
-        Encoder(
-            variant,
-            seed,
-            f"train-{variant}-{seed}",
-            ["encoder=own", f"encoder.name={variant}", exported(variant, seed)],
-        )
-        for variant in config.variants
-        for seed in config.seeds
-    ]
-    first, seed = config.variants[0], config.seeds[0]
-    pixels = ["encoder=raw_patches", exported(first, seed)]
-    # The widest tokens, so the longest stages: before random_init, not last.
-    encoders.append(Encoder("raw_patches", seed, f"train-{first}-{seed}", pixels, lacks=("predict",), controlled=False))
-    for seed in config.seeds:
-        arguments = ["encoder=random_init", exported(first, seed), f"encoder.seed={seed}"]
-        encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments, controlled=False))
-    return encoders
-
-
-def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, data: Path, port: int) -> Stage:
-    run = _run(work, variant, seed)
-    arguments = [
-        f"experiment={config.experiments}/{variant}",
-        f"run={run}",
-        f"seed={seed}",
-        f"data.root={data}",
-        *config.arguments.train,
-    ]
-    marker = run / "encoder" / "config.json"
-    return Stage(f"train-{variant}-{seed}", _deepspeed(port, *arguments), ("data",), marker, KEEP_MEMORY)
-
-
-def _alignment(
-    config: PipelineConfig, encoder: Encoder, work: Path, data: Path, port: int, after: tuple[str, ...]
-) -> Stage:
-    run = work / "align" / encoder.name / f"seed{encoder.seed}"
-    arguments = ["experiment=align", f"run={run}", f"seed={encoder.seed}", *encoder.arguments, f"data.root={data}"]
-    arguments += config.arguments.align
-    return Stage(
-        f"align-{encoder.label}", _deepspeed(port, *arguments), (encoder.needs, *after), run / "head" / "config.json"
-    )
-
-
-def _evaluations(config: PipelineConfig, encoder: Encoder, align: str, work: Path, data: Path) -> tuple[Stage, Stage]:
-    head = work / "align" / encoder.name / f"seed{encoder.seed}" / "head"
-    retrieval, probe = (work / "results" / f"{kind}-{encoder.label}.json" for kind in ("retrieval", "probe"))
-    shared = [*encoder.arguments, f"data.root={data}"]
-    fills = [fill for fill in config.fills if fill not in encoder.lacks]
-    probing = [one for one in config.arguments.probe if encoder.controlled or not one.startswith("controls=")]
-    return (
-        Stage(
-            f"retrieval-{encoder.label}",
-            _python(
-                "eval/retrieval.py",
-                *shared,
-                f"head={head}",
-                f"fills=[{','.join(fills)}]",
-                f"out={retrieval}",
-                *config.arguments.retrieval,
-            ),
-            (align,),
-            retrieval,
-        ),
-        Stage(
-            f"probe-{encoder.label}",
-            _python("eval/probe.py", *shared, f"out={probe}", *probing),
-            (encoder.needs,),
-            probe,
-        ),
-    )
-
-
-def _run(work: Path, variant: str, seed: int) -> Path:
-    return work / "train" / variant / f"seed{seed}"
-
-
-def _python(program: str, *arguments: str) -> list[str]:
-    return [sys.executable, program, *arguments]
-
-
-def _deepspeed(port: int, *arguments: str) -> list[str]:
-    """train.py through the launcher, on one rank and a port of its own, so that several can run at once."""
-    launcher = Path(sys.executable).parent / "deepspeed"
-    return [str(launcher), "--num_accelerators", "1", "--master_port", str(port), "train.py", *arguments]
-
-
-def _free_ports(count: int) -> Iterator[int]:
-    """Different free ports: all are bound at once before any is let go."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
-    return iter(ports)
 
 
 _STARTED = time.monotonic()
