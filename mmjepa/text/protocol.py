@@ -32,6 +32,8 @@ class TextTower(ABC):
         self.name, self.width, self.batch = name, width, batch
         self.cache: Path | None = None
         """Folder to keep embeddings in, one file per set of strings; None keeps them in memory only."""
+        self.bf16_on: str | None = None
+        """Type of the device whose matrix products run in bfloat16; None: float32."""
         self._known: dict[str, Tensor] = {}
 
     @abstractmethod
@@ -48,13 +50,19 @@ class TextTower(ABC):
         return torch.stack([self._known[text] for text in texts])
 
     def _embed_in_batches(self, texts: list[str]) -> Tensor:
-        chunks = [texts[start : start + self.batch] for start in range(0, len(texts), self.batch)]
-        return torch.cat([F.normalize(self._embed(chunk).float().cpu(), dim=1) for chunk in chunks])
+        # Batches of texts of about one length: a batch costs as much as if all its texts were its longest.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        embedded = torch.empty(len(texts), self.width)
+        with torch.autocast(self.bf16_on or "cpu", dtype=torch.bfloat16, enabled=self.bf16_on is not None):
+            for start in range(0, len(order), self.batch):
+                rows = order[start : start + self.batch]
+                embedded[rows] = F.normalize(self._embed([texts[row] for row in rows]).float().cpu(), dim=1)
+        return embedded
 
     def _from_cache(self, texts: list[str], folder: Path) -> Tensor:
         """Embeddings of exactly this list of strings, from ``folder`` or made and put there."""
         probe = [round(value, 2) for value in self._embed_in_batches([PROBE_TEXT])[0].tolist()]
-        key = hashlib.sha256(json.dumps([self.name, probe, texts]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([self.name, self.bf16_on is None, probe, texts]).encode()).hexdigest()
         path = folder / f"{key[:32]}.safetensors"
         if path.is_file():
             return load_file(path)["embeddings"]

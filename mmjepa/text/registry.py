@@ -10,6 +10,7 @@ import torch
 from omegaconf import MISSING
 
 from mmjepa.errors import UserError
+from mmjepa.precision import fastest_precision
 from mmjepa.text.open_clip import OpenClipTower
 from mmjepa.text.protocol import TextTower
 from mmjepa.text.sentence_transformers import SentenceTransformerTower
@@ -19,18 +20,24 @@ from mmjepa.text.sentence_transformers import SentenceTransformerTower
 class TextConfig:
     """Which frozen text tower. ``pretrained`` is the weights' tag of an open_clip model (null: random weights).
 
-    ``cache``: folder to keep embeddings in between programs; null keeps none.
+    ``cache``: folder to keep embeddings in between programs; null keeps none. ``precision`` of matrix products: fp32,
+    bf16, or auto (bf16 where the hardware multiplies it), which is resolved here, so that a head says what it saw.
     """
 
     kind: str = MISSING
     model: str = MISSING
     pretrained: str | None = None
     batch: int = 64
+    precision: str = "auto"
     cache: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UserError("text.batch must be at least 1")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise UserError(f"text.precision={self.precision}: choose auto, bf16 or fp32")
+        if self.precision == "auto":
+            self.precision = fastest_precision()
 
 
 def _sentence_transformers(config: TextConfig, device: torch.device) -> TextTower:
@@ -56,5 +63,6 @@ def build_text_tower(config: TextConfig, device: torch.device) -> TextTower:
     if config.kind not in BUILDERS:
         raise UserError(f"unknown text tower kind '{config.kind}' (known: {', '.join(sorted(BUILDERS))})")
     tower = BUILDERS[config.kind](config, device)
+    tower.bf16_on = device.type if config.precision == "bf16" else None
     tower.cache = None if config.cache is None else Path(config.cache)
     return tower

