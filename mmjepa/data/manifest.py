@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
 
     Raises ValueError if a key holds a dot: WebDataset would take the rest of the key for a file suffix.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A name of its own: the same shard may be on its way twice, after a restart or in overlapping array tasks.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     count = 0
     with temporary.open("wb") as stream:
         with webdataset.TarWriter(stream, user="", group="", encoder=False, mtime=0) as writer:
