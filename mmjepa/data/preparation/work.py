@@ -1,0 +1,125 @@
+"""One shard: the unit of work that is done once, anywhere, and remembered beside the shard.
+
+A finished shard has a note (``.finished/<shard>.json``) with its digest and table entry. It is written after the shard;
+both are atomic. So whatever is interrupted, a note speaks of a whole shard, and nothing with a note is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmjepa.data.manifest import ShardEntry, write_shard
+from mmjepa.data.preparation.media import UnreadableMedia, store_still, store_video
+from mmjepa.data.preparation.options import StillEncoding, VideoEncoding
+from mmjepa.data.preparation.parquet import read_images
+from mmjepa.data.preparation.records import LeftOut, ParquetRow, Record
+from mmjepa.data.samples import Sample
+from mmjepa.errors import UserError
+
+NOTES = ".finished"
+PACKAGES = ("av", "pillow", "webdataset")
+_FORMAT = 1  # part of every digest: raise it with every change that alters shards
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to make at ``path`` from ``records`` (key, record)."""
+
+    path: Path
+    source: str
+    split: str
+    records: tuple[tuple[str, Record], ...]
+    encoding: VideoEncoding | StillEncoding
+
+    @property
+    def digest(self) -> str:
+        """Identifies everything that the shard's bytes depend on, but the contents of the media files (hex)."""
+        rows = [
+            [key, record.media.name, record.window, record.meta(self.source, self.split)]
+            for key, record in self.records
+        ]
+        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+        content = [_FORMAT, versions, dataclasses.asdict(self.encoding), rows]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ShardNote:
+    """What is remembered of a finished shard, and what did not decode on the way."""
+
+    digest: str
+    entry: ShardEntry
+    left_out: tuple[LeftOut, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the note atomically."""
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary.write_text(json.dumps(dataclasses.asdict(self)))
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> ShardNote:
+        """Read a note. Raises UserError if it is damaged."""
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+            left_out = tuple(LeftOut(**one) for one in content["left_out"])
+            return cls(content["digest"], ShardEntry(**content["entry"]), left_out)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: damaged ({type(error).__name__}); delete it to make that shard again") from error
+
+
+def finished_note(task: ShardTask) -> ShardNote | None:
+    """The note of the shard if it is finished, else None. Raises UserError if it was made with other settings."""
+    path = _note_path(task)
+    if not path.is_file():
+        return None
+    note = ShardNote.read(path)
+    if note.digest != task.digest:
+        raise UserError(
+            f"{task.path.parent}: holds shards of other settings, files or library versions; delete it or give "
+            "another out=..."
+        )
+    if not task.path.is_file() or task.path.stat().st_size != note.entry.bytes:
+        return None  # the shard was removed or cut since
+    return note
+
+
+def make_shard(task: ShardTask) -> ShardNote:
+    """Make one shard and its note."""
+    left_out: list[LeftOut] = []
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    entry = write_shard(task.path, _samples(task, left_out))
+    note = ShardNote(task.digest, entry, tuple(left_out))
+    note.write(_note_path(task))
+    return note
+
+
+def _note_path(task: ShardTask) -> Path:
+    return task.path.parent / NOTES / f"{task.path.stem}.json"
+
+
+def _samples(task: ShardTask, left_out: list[LeftOut]) -> Iterator[Sample]:
+    """The samples that decode; the others go to ``left_out``."""
+    rows = read_images([record.media for _, record in task.records if isinstance(record.media, ParquetRow)])
+    for key, record in task.records:
+        try:
+            if isinstance(task.encoding, VideoEncoding):
+                assert isinstance(record.media, Path), "videos are files"
+                suffix, media = store_video(record.media, record.window, task.encoding)
+            else:
+                data = rows[record.media] if isinstance(record.media, ParquetRow) else record.media.read_bytes()
+                suffix, media = store_still(data, task.encoding)
+        except UnreadableMedia as error:
+            left_out.append(LeftOut(record.id, record.media.name, str(error)))
+            continue
+        yield Sample(key, media, suffix, record.meta(task.source, task.split))
