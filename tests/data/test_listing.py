@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from numbered_clips import MEAN, SIDE, STD, encode_video, read_numbers
+from numbered_clips import MEAN, SIDE, STD, encode_image, encode_video, read_numbers
 
 from mmjepa.data.evaluation_set import EvaluationSet
-from mmjepa.data.listing import ListingConfig, write_listing
+from mmjepa.data.shards import ShardedSplit
+from mmjepa.data.sources.listing import ListingConfig, write_listing
 from mmjepa.errors import UserError
 
 
@@ -32,19 +33,42 @@ def read(split: Path) -> list[tuple[int, dict]]:
 
 
 def test_class_folders_become_a_split(raw: Path, tmp_path: Path) -> None:
-    split = write_listing(ListingConfig(str(raw), str(tmp_path / "my-train"), samples_per_shard=2))
-    found = [(number, meta["label"], meta["label_name"]) for number, meta in read(split)]
+    write_listing(ListingConfig(str(raw), str(tmp_path / "my-train"), samples_per_shard=2))
+    found = [(number, meta["label"], meta["label_name"]) for number, meta in read(tmp_path / "my-train")]
     assert sorted(found) == [(0, 1, "walk"), (1, 1, "walk"), (2, 0, "run")]
 
 
 def test_csv_with_several_captions_of_one_file(raw: Path, tmp_path: Path) -> None:
     rows = ["path,label,caption", "walk/c.mp4,walk,one walks", "run/d.mp4,run,", "walk/c.mp4,walk,someone is walking"]
     (raw / "list.csv").write_text("\n".join(rows))
-    split = write_listing(ListingConfig(str(raw / "list.csv"), str(tmp_path / "my-test")))
-    assert sorted((number, meta["captions"]) for number, meta in read(split)) == [
+    write_listing(ListingConfig(str(raw / "list.csv"), str(tmp_path / "my-test")))
+    assert sorted((number, meta["captions"]) for number, meta in read(tmp_path / "my-test")) == [
         (1, ["one walks", "someone is walking"]),
         (2, []),
     ]
+
+
+def test_splits_of_one_data_set_can_be_searched_together(raw: Path, tmp_path: Path) -> None:
+    """Keys tell splits apart, and they do not depend on the order of the shards."""
+    for name, seed in (("my-train", 0), ("my-test", 0), ("shuffled", 1)):
+        write_listing(ListingConfig(str(raw), str(tmp_path / name), seed=seed))
+    splits = {name: ShardedSplit(tmp_path / name) for name in ("my-train", "my-test", "shuffled")}
+    keys = {name: [split.key(index) for index in range(3)] for name, split in splits.items()}
+    assert not set(keys["my-train"]) & set(keys["my-test"])
+    assert sorted(keys["my-train"]) == [f"my-train-{number:08d}" for number in range(3)]
+    files = [{split.meta(i)["file"]: split.key(i)[-8:] for i in range(3)} for split in splits.values()]
+    assert files[0] == files[1] == files[2] == {"d.mp4": "00000000", "a.b.mp4": "00000001", "c.mp4": "00000002"}
+
+
+def test_stills_are_copied_and_not_mixed_with_videos(raw: Path, tmp_path: Path) -> None:
+    (raw / "stills" / "a").mkdir(parents=True)
+    (raw / "stills" / "a" / "one.png").write_bytes(encode_image(3))
+    write_listing(ListingConfig(str(raw / "stills"), str(tmp_path / "stills")))
+    sample = ShardedSplit(tmp_path / "stills").read(0)
+    assert (sample.suffix, sample.media) == ("png", encode_image(3))
+    (raw / "walk" / "one.png").write_bytes(encode_image(3))
+    with pytest.raises(UserError, match="holds videos and images; make a split of each"):
+        write_listing(ListingConfig(str(raw), str(tmp_path / "mixed")))
 
 
 @pytest.mark.parametrize(

@@ -1,42 +1,35 @@
-"""Loose files to shards: a tree of class folders, or a CSV that names files, labels and captions."""
+"""Loose files: a tree of class folders, or a CSV that names files, labels and captions."""
 
 from __future__ import annotations
 
 import csv
-import logging
-import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import MISSING
-from tqdm import tqdm
-
-from mmjepa.data.manifest import Provenance, ShardSetWriter
-from mmjepa.data.samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Sample
+from mmjepa.data.preparation.options import PreparationConfig, StillEncoding, VideoEncoding
+from mmjepa.data.preparation.raw import VIDEO_FILES
+from mmjepa.data.preparation.records import Record, SplitPlan
+from mmjepa.data.preparation.splits import prepare
+from mmjepa.data.samples import IMAGE_SUFFIXES
 from mmjepa.errors import UserError
 
-logger = logging.getLogger(__name__)
-
+MEDIA_FILES = VIDEO_FILES | IMAGE_SUFFIXES
 COLUMNS = ("path", "label", "caption")
 
 
 @dataclass
-class ListingConfig:
+class ListingConfig(PreparationConfig):
     """``raw``: a folder of class folders, or a .csv with the columns path, label and, optionally, caption.
 
     Paths of a CSV are relative to it. Several rows of one path are several captions of one file. ``out`` is the
-    folder of the split; its name is the split's name.
+    folder of the split; its name is the split's name. Whatever the files are, videos or stills, decides which of
+    ``video`` and ``still`` holds.
     """
 
-    raw: str = MISSING
-    out: str = MISSING
     name: str = "folder"
-    samples_per_shard: int = 500
-
-    def __post_init__(self) -> None:
-        if self.samples_per_shard < 1:
-            raise UserError(f"samples_per_shard={self.samples_per_shard}: must be at least 1")
+    video: VideoEncoding = field(default_factory=VideoEncoding)
+    still: StillEncoding = field(default_factory=StillEncoding)
 
 
 @dataclass
@@ -46,54 +39,40 @@ class _Entry:
     captions: list[str]
 
 
-def write_listing(config: ListingConfig) -> Path:
-    """Copy the listed files into shards with a manifest, as they are, and return the split's folder.
+def write_listing(config: ListingConfig) -> None:
+    """A folder of class folders, or the files of a CSV (path, label, caption), to shards.
 
-    Labels are numbered in alphabetical order of their names. Files go into shards in a fixed random order, so that a
-    shard holds all classes. Raises UserError if nothing is listed, a listed file is
+    Labels are numbered in alphabetical order of their names. Raises UserError if nothing is listed, a listed file is
     missing, or videos and images are mixed (a split is one or the other).
     """
-    entries = _entries(Path(config.raw))
-    random.Random(0).shuffle(entries)
+    raw, out = Path(config.raw), Path(config.out)
+    entries = sorted(_entries(raw), key=lambda entry: entry.path)
     labels = {name: number for number, name in enumerate(sorted({entry.label_name for entry in entries}))}
     kinds = {"image" if _suffix(entry.path) in IMAGE_SUFFIXES else "video" for entry in entries}
     if len(kinds) > 1:
         raise UserError(f"{config.raw}: holds videos and images; make a split of each")
-    folder = Path(config.out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={folder}: is a file, not a folder")
-    provenance = Provenance.collect("data_prep/folder.py", {"raw": Path(config.raw).name}, 0, ["webdataset"])
-    with ShardSetWriter(
-        folder,
-        name=config.name,
-        split=folder.name,
-        kind=kinds.pop(),
-        provenance=provenance,
-        samples_per_shard=config.samples_per_shard,
-    ) as writer:
-        for number, entry in enumerate(tqdm(entries, unit="file")):
-            writer.write(_sample(number, entry, labels, config.name, folder.name))
-    logger.info("%s: %d samples of %d classes", folder, len(entries), len(labels))
-    return folder
-
-
-def _sample(number: int, entry: _Entry, labels: dict[str, int], source: str, split: str) -> Sample:
-    meta = {
-        "label": labels[entry.label_name],
-        "label_name": entry.label_name,
-        "captions": entry.captions,
-        "source": source,
-        "split": split,
-        "file": entry.path.name,
-    }
-    # Unique over the splits that are searched together; keys of shards must not hold dots.
-    return Sample(f"{split.replace('.', '_')}-{number:08d}", entry.path.read_bytes(), _suffix(entry.path), meta)
+    kind = kinds.pop()
+    records = [
+        Record(
+            f"{number:08d}",
+            entry.path,
+            labels[entry.label_name],
+            entry.label_name,
+            tuple(entry.captions),
+            {"file": entry.path.name},
+        )
+        for number, entry in enumerate(entries)
+    ]
+    annotations = [raw] if raw.is_file() else []
+    plan = SplitPlan(config.name, out.name, out.name, kind, records, annotations=annotations)
+    encoding = config.still if kind == "image" else config.video
+    prepare(config, "data_prep/folder.py", [plan], encoding, out=out.parent)
 
 
 def _entries(raw: Path) -> list[_Entry]:
     if raw.is_dir():
         entries = list(_from_folders(raw))
-        wanted = f"<class>/<file> with one of {', '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}"
+        wanted = f"<class>/<file> with one of {', '.join(sorted(MEDIA_FILES))}"
     elif raw.suffix == ".csv" and raw.is_file():
         try:
             entries = _from_csv(raw)
@@ -108,8 +87,8 @@ def _entries(raw: Path) -> list[_Entry]:
 
 
 def _from_folders(raw: Path) -> Iterator[_Entry]:
-    for path in sorted(raw.glob("*/*")):
-        if _suffix(path) in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+    for path in raw.glob("*/*"):
+        if _suffix(path) in MEDIA_FILES:
             yield _Entry(path, path.parent.name, [])
 
 
@@ -121,7 +100,7 @@ def _from_csv(raw: Path) -> list[_Entry]:
             raise UserError(f"{raw}: the first line must name the columns {', '.join(COLUMNS)} (caption is optional)")
         for line, row in enumerate(rows, start=2):
             path = raw.parent / (row["path"] or "")
-            if not path.is_file() or _suffix(path) not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            if not path.is_file() or _suffix(path) not in MEDIA_FILES:
                 raise UserError(f"{raw} line {line}: {path} is not a video or image file")
             if not row["label"]:
                 raise UserError(f"{raw} line {line}: {path} has no label")
