@@ -3,7 +3,8 @@
     python eval/probe.py encoder=own encoder.name=baseline encoder.checkpoint=RUN/encoder data.root=data/sprites \
         out=results/probe-baseline.json
 
-A task is a pair of labelled splits, <task>-train and <task>-test. Stills go through the encoder's image path.
+A task is a pair of labelled splits, <task>-train and <task>-test, or <task>-<part> for a task written <task>/<part>
+(ssv2/validation, where test labels were never published). Stills go through the encoder's image path.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def main(config: ProbeConfig) -> None:
     clips_of: dict[str, np.ndarray] = {}
     unusable: list[str] = []
     splits = {
-        task: [config.data.open([f"{task}-{part}"], encoder.spec) for part in ("train", "test")]
-        for task in config.tasks
+        name: [config.data.open([f"{name}-{part}"], encoder.spec) for part in ("train", tested or "test")]
+        for name, _, tested in (task.partition("/") for task in config.tasks)
     }
     for clips in itertools.chain.from_iterable(splits.values()):
         clips.require("label")
