@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -103,11 +104,14 @@ def test_retrieval_sets_are_searched(data: Path, mixed: Path, split: str, videos
         assert {one.metric for one in measure(found, queries)} >= {"R@1", "MnR"}
 
 
-def test_probes_test_on_the_part_that_has_labels(data: Path, mixed: Path, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("probe", Path(__file__).parents[3] / "eval" / "probe.py")
+def test_probes_test_on_the_part_that_has_labels(
+    data: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("eval_probe", Path(__file__).parents[3] / "eval" / "probe.py")
     assert spec is not None
     assert spec.loader is not None
     probe = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, probe)
     spec.loader.exec_module(probe)
     settings = ["encoder.name=nano", f"encoder.checkpoint={mixed / 'encoder'}", "encoder.device=cpu", "probes=[knn]"]
     settings += [f"data.root={data}", f"out={tmp_path / 'probe.json'}", "resamples=10"]
