@@ -64,7 +64,7 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], processes
     ray = _import_ray()
     if not ray.is_initialized():
         # The cluster that RAY_ADDRESS names, else one on this machine.
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     remote = ray.remote(function)
     waiting = iter(tasks)
     running = [remote.remote(task) for task in itertools.islice(waiting, processes)]
