@@ -1,33 +1,19 @@
-"""Media bytes to frames: videos through decord, still images through Pillow.
-
-decord is only ever given a path: on some damaged files it crashes the whole process when it reads from memory, and on
-none that were tried when it reads from a file. The file lies in shared memory, which costs nothing measurable.
-:func:`decode` is the one place where a decoder is chosen by file.
-"""
+"""Media bytes to frames: videos through PyAV, still images through Pillow."""
 
 from __future__ import annotations
 
 import io
-import re
 import struct
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import decord
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mmjepa.data.samples import IMAGE_SUFFIXES, Sample, UnusableSample
-
-# Damaged streams make FFmpeg print many lines per file; failures are reported by name in the quarantine file instead.
-decord.logging.set_level(decord.logging.QUIET)
-
-_SHARED_MEMORY = Path("/dev/shm")
-_FOLDER = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+from mmjepa.data.video import read_frames
 
 ChooseFrames = Callable[[int], np.ndarray]
 """Frame count of a media file -> wanted frame indices, of any shape."""
@@ -49,27 +35,8 @@ def decode(sample: Sample, choose: ChooseFrames) -> Frames:
     """
     if sample.suffix in IMAGE_SUFFIXES:
         return _decode_image(sample.media, choose)
-    # Outside any handler of decoding errors: a full disk is not the sample's fault.
-    with tempfile.NamedTemporaryFile(dir=_FOLDER, prefix="mmjepa-", suffix=f".{sample.suffix}") as file:
-        file.write(sample.media)
-        file.flush()
-        return _decode_video(file.name, choose)
-
-
-def _decode_video(path: str, choose: ChooseFrames) -> Frames:
-    try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-        if len(reader) < 1:
-            raise UnusableSample("video without frames")
-        wanted = choose(len(reader))
-        indices, inverse = np.unique(wanted, return_inverse=True)
-        pixels = reader.get_batch(indices).asnumpy()
-        timestamps = reader.get_frame_timestamp(indices)[:, 0]
-    except (decord.DECORDError, RuntimeError) as error:  # decord raises both
-        raise UnusableSample(_reason(str(error), path)) from error
-    if not np.isfinite(timestamps).all():
-        raise UnusableSample("video without valid timestamps")
-    return _gather(torch.from_numpy(pixels), torch.from_numpy(timestamps), inverse.reshape(wanted.shape))
+    video = read_frames(sample.media, choose)
+    return _gather(torch.from_numpy(video.pixels), torch.from_numpy(video.seconds), video.inverse)
 
 
 def _decode_image(data: bytes, choose: ChooseFrames) -> Frames:
@@ -90,9 +57,3 @@ def _gather(pixels: Tensor, timestamps: Tensor, index: np.ndarray) -> Frames:
         return Frames(pixels.view(*index.shape, *pixels.shape[1:]), timestamps.view(index.shape).float())
     chosen = torch.from_numpy(index)
     return Frames(pixels[chosen], timestamps[chosen].float())
-
-
-def _reason(message: str, path: str) -> str:
-    """The first line of a decord message, without the time, the place in decord's source and the temporary ``path``."""
-    line = message.strip().split("\n", maxsplit=1)[0]
-    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", line).replace(path, "the file") or "decord gives no reason"

@@ -97,7 +97,7 @@ def cut_clips(
 
     def indices_within(count: int) -> np.ndarray:
         wanted, mask = hold_last(np.stack([chosen(count) for chosen in choose]), count)
-        masks.extend(mask)
+        masks[:] = mask  # asked again if the decoder counts other frames than the file declares
         return wanted
 
     decoded = decode(stored, indices_within)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -19,11 +20,20 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 _BITS = 8
 
 
-def draw_frame(video: int, frame: int) -> np.ndarray:
-    """(64, 64, 3) uint8: stripes, white for 1: the bits of ``video`` in the upper half, of ``frame`` in the lower."""
-    rows = [[255 * (number >> bit & 1) for bit in range(_BITS)] for number in (video, frame)]
-    stripes = np.repeat(np.repeat(np.array(rows, dtype=np.uint8), SIDE // 2, axis=0), SIDE // _BITS, axis=1)
+def draw_frame(video: int, frame: int, size: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
+    """(*size, 3) uint8: stripes, white for 1: the bits of ``video`` in the upper half, of ``frame`` in the lower."""
+    rows = np.array([[255 * (number >> bit & 1) for bit in range(_BITS)] for number in (video, frame)], dtype=np.uint8)
+    height, width = size
+    stripes = rows[np.arange(height) * 2 // height][:, np.arange(width) * _BITS // width]
     return np.repeat(stripes[:, :, None], 3, axis=2)
+
+
+def read_frame_numbers(frames: np.ndarray) -> list[tuple[int, int]]:
+    """(video, frame) of each decoded frame (T, H, W, 3) uint8, from the middle of each stripe."""
+    _, height, width, _ = frames.shape
+    rows, columns = (np.array([1, 3]) * height // 4), ((2 * np.arange(_BITS) + 1) * width // (2 * _BITS))
+    bits = frames[:, rows][:, :, columns].mean(-1) > 127
+    return [(int(video), int(frame)) for video, frame in (bits * (1 << np.arange(_BITS))).sum(-1)]
 
 
 def read_numbers(pixels: Tensor) -> list[tuple[int, int]]:
@@ -34,18 +44,48 @@ def read_numbers(pixels: Tensor) -> list[tuple[int, int]]:
     return [(int(video), int(frame)) for video, frame in numbers]
 
 
-def encode_video(video: int, frames: int, fps: int = 16) -> bytes:
-    """An .mp4 of numbered frames, H.264 with B-frames and a key frame every 12."""
+def encode_video(
+    video: int,
+    frames: int,
+    fps: int = 16,
+    *,
+    container: str = "mp4",
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    size: tuple[int, int] = (SIDE, SIDE),
+    options: dict[str, str] | None = None,
+    movflags: str = "",
+    times: Sequence[int] | None = None,
+    skip: int = 0,
+    rotation: int = 0,
+) -> bytes:
+    """Numbered frames, by default an .mp4 of H.264 with B-frames and a key frame every 12.
+
+    times: presentation times in frames, of frames that are not evenly spaced; skip: so many frames lie before time 0
+    (an edit list leaves them out); rotation: degrees counter-clockwise by which players are to turn the frames.
+    """
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width = stream.height = SIDE
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "20", "g": "12", "bf": "2", "threads": "1"}
+    with av.open(buffer, "w", format=container, options={"movflags": movflags} if movflags else {}) as file:
+        stream = file.add_stream(codec, rate=fps)
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
+        stream.options = {"crf": "20", "g": "12", "bf": "2", "threads": "1"} | (options or {})
+        if rotation:
+            stream.set_display_rotation(rotation)
         for frame in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(draw_frame(video, frame), format="rgb24")))
-        container.mux(stream.encode())
+            picture = av.VideoFrame.from_ndarray(draw_frame(video, frame, size), format="rgb24")
+            picture.pts = frame if times is None else times[frame]
+            picture.time_base = Fraction(1, fps)
+            _mux(file, stream.encode(picture), skip, fps)
+        _mux(file, stream.encode(), skip, fps)
     return buffer.getvalue()
+
+
+def _mux(file: av.container.OutputContainer, packets: list[av.Packet], skip: int, fps: int) -> None:
+    for packet in packets:
+        shift = round(Fraction(skip, fps) / packet.time_base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        file.mux(packet)
 
 
 def encode_image(number: int) -> bytes:
