@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from mmjepa.data.augmentation import EvaluationTransform
 from mmjepa.data.clips import spread_evenly
-from mmjepa.data.loading import cut_clips, ordered_loader
 from mmjepa.data.quarantine import Quarantine
 from mmjepa.data.samples import Clip, ClipBatch, Failure, UnusableSample
 from mmjepa.data.shards import ShardedSplit
+from mmjepa.data.workers import DecodingBatches, ordered_batches
 from mmjepa.errors import UserError
 
 PREFETCH = 2
@@ -98,7 +97,7 @@ class EvaluationSet:
     def __iter__(self) -> Iterator[ClipBatch]:
         groups = [self._rows[start : start + self._batch] for start in range(0, len(self._rows), self._batch)]
         clips = 0
-        for batch, failures in ordered_loader(self._dataset, groups, self._workers, PREFETCH):
+        for batch, failures in ordered_batches(self._dataset, groups, self._workers, PREFETCH):
             self.quarantine.record(failures)
             if batch is not None:
                 clips += len(batch)
@@ -107,18 +106,19 @@ class EvaluationSet:
             raise UserError(f"none of the {len(self)} samples of {self} could be decoded")
 
 
-class _EvaluationBatches(Dataset):
+class _EvaluationBatches(DecodingBatches):
     """(split, sample) pairs of a batch -> the batch (None if all its samples fail), and failures. Runs in workers."""
 
     def __init__(self, splits: Sequence[ShardedSplit], frames: int, transform: EvaluationTransform) -> None:
-        self._splits, self._frames, self._transform = splits, frames, transform
+        super().__init__(splits)
+        self._frames, self._transform = frames, transform
 
     def __getitem__(self, rows: np.ndarray) -> tuple[ClipBatch | None, tuple[Failure, ...]]:
         clips: list[Clip] = []
         failures: list[Failure] = []
-        for split, sample in ((self._splits[row[0]], int(row[1])) for row in rows):
+        for split, sample in rows.tolist():
             try:
-                clips += cut_clips(split, sample, [partial(spread_evenly, frames=self._frames)], [self._transform])
+                clips += self.cut(split, sample, [partial(spread_evenly, frames=self._frames)], [self._transform])
             except UnusableSample as error:
-                failures.append(split.failure(sample, str(error)))
+                failures.append(self.splits[split].failure(sample, str(error)))
         return (ClipBatch.collate(clips, failures) if clips else None), tuple(failures)

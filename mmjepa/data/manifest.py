@@ -21,7 +21,7 @@ from typing import Any
 
 import webdataset
 
-from mmjepa.data.samples import Sample
+from mmjepa.data.samples import CHECKSUM, Sample, checksum
 from mmjepa.errors import UserError
 
 FORMAT = 1
@@ -145,7 +145,9 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
             for sample in samples:
                 if "." in sample.key:
                     raise ValueError(f"sample key {sample.key!r} holds a dot")
-                text = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+                meta = json.loads(json.dumps(sample.meta))  # as a reader will see it
+                meta[CHECKSUM] = checksum(sample.media, meta)
+                text = json.dumps(meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
                 writer.write({"__key__": sample.key, sample.suffix: sample.media, "json": text.encode()})
                 count += 1
         stream.flush()

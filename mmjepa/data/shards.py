@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mmjepa.data.manifest import Manifest
-from mmjepa.data.samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Failure, Sample, UnusableSample
+from mmjepa.data.samples import CHECKSUM, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Failure, Sample, UnusableSample, checksum
 from mmjepa.errors import UserError
 
 MEDIA_SUFFIXES = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
@@ -171,13 +171,26 @@ class ShardedSplit:
         return Failure(str(self.shard_paths[self._shard[index]]), self.key(index), reason)
 
     def read(self, index: int) -> Sample:
-        """Sample ``index``, undecoded. Raises UnusableSample if its bytes are gone or its JSON is no JSON object."""
+        """Sample ``index``, undecoded.
+
+        Raises UnusableSample if its bytes are gone, differ from its checksum (if the shard holds one), or its JSON is
+        no JSON object.
+        """
         offset, size = (int(number) for number in self._extents[index, :2])
         media = self._files.read(self.shard_paths[self._shard[index]], Extent(offset, size))
-        return Sample(self.key(index), media, bytes(self._suffixes[index]).decode(), self.meta(index))
+        meta = self._stored_meta(index)
+        expected = meta.pop(CHECKSUM, None)
+        if expected is not None and expected != checksum(media, meta):
+            raise UnusableSample("bytes differ from the checksum: damaged since the shard was written")
+        return Sample(self.key(index), media, bytes(self._suffixes[index]).decode(), meta)
 
     def meta(self, index: int) -> dict[str, Any]:
-        """The JSON of sample ``index`` alone. Raises UnusableSample as :meth:`read` does."""
+        """The JSON of sample ``index`` alone. Raises UnusableSample if it is gone or no JSON object."""
+        meta = self._stored_meta(index)
+        meta.pop(CHECKSUM, None)
+        return meta
+
+    def _stored_meta(self, index: int) -> dict[str, Any]:
         offset, size = (int(number) for number in self._extents[index, 2:])
         try:
             meta = json.loads(self._files.read(self.shard_paths[self._shard[index]], Extent(offset, size)))

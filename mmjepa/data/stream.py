@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from mmjepa.data.augmentation import TrainTransform
 from mmjepa.data.clips import random_window
 from mmjepa.data.config import DataConfig
-from mmjepa.data.loading import cut_clips, ordered_loader
 from mmjepa.data.order import BatchPlan, OrderedSource, Purpose, SampleOrder, keyed_generator
 from mmjepa.data.quarantine import Quarantine
 from mmjepa.data.samples import Clip, ClipBatch, Failure, UnusableSample
 from mmjepa.data.shards import ShardedSplit
+from mmjepa.data.workers import DecodingBatches, ordered_batches
 from mmjepa.errors import UserError
 
 
@@ -88,7 +88,7 @@ class TrainStream:
 
     def __iter__(self) -> Iterator[ClipBatch]:
         plans = _Plans(self._order, self.step, self._rows)
-        batches = iter(ordered_loader(self._dataset, plans, self._config.workers, self._config.prefetch))
+        batches = ordered_batches(self._dataset, plans, self._config.workers, self._config.prefetch)
         try:
             while True:
                 began = time.perf_counter()
@@ -101,7 +101,7 @@ class TrainStream:
                 self.clips += len(batch)
                 yield batch
         finally:
-            del batches  # ends the workers now: the traceback of an error would keep them alive
+            batches.close()  # ends the workers now
 
     def _exhaustion_message(self, exhausted: _Exhausted) -> str:
         last = exhausted.failures[-1]
@@ -124,11 +124,12 @@ class _Plans(Sampler[BatchPlan]):
             step += 1
 
 
-class _TrainBatches(Dataset):
+class _TrainBatches(DecodingBatches):
     """Plan of a batch -> the batch. Runs in worker processes."""
 
     def __init__(self, config: DataConfig, names: Sequence[str], splits: Sequence[ShardedSplit], seed: int) -> None:
-        self._config, self._names, self._splits, self._seed = config, names, splits, seed
+        super().__init__(splits)
+        self._config, self._names, self._seed = config, names, seed
         crop = config.augmentation
         self._transform = TrainTransform(config.resolution, crop.area, crop.aspect, crop.flip, config.mean, config.std)
 
@@ -144,23 +145,23 @@ class _TrainBatches(Dataset):
 
     def _row(self, source: int, sample: int, position: int, failures: list[Failure]) -> list[Clip] | None:
         """Clips of the row at ``position``, of a replacement if its sample is unusable; None if those are too."""
-        split = self._splits[source]
+        split = self.splits[source]
         replacements = keyed_generator(self._seed, Purpose.REPLACEMENT, position, 0)
         for _ in range(self._config.max_failures_in_row):
             try:
-                return self._clips(split, sample, position)
+                return self._clips(source, sample, position)
             except UnusableSample as error:
                 failures.append(split.failure(sample, str(error)))
                 sample = int(replacements.integers(len(split)))
         return None
 
-    def _clips(self, split: ShardedSplit, sample: int, position: int) -> list[Clip]:
-        frames = 1 if split.kind == "image" else self._config.frames
+    def _clips(self, source: int, sample: int, position: int) -> list[Clip]:
+        frames = 1 if self.splits[source].kind == "image" else self._config.frames
         generators = [
             keyed_generator(self._seed, Purpose.CLIP, position, clip) for clip in range(self._config.clips_per_decode)
         ]
-        return cut_clips(
-            split,
+        return self.cut(
+            source,
             sample,
             choose=[partial(random_window, frames=frames, stride=self._config.stride, generator=g) for g in generators],
             transform=[partial(self._transform, generator=g) for g in generators],

@@ -13,6 +13,7 @@ import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import numpy as np
@@ -65,7 +66,7 @@ class _Video:
     """An opened file: its packets in decoding order, and a decoder that has seen none of them."""
 
     def __init__(self, data: bytes, deadline: float) -> None:
-        self._container = av.open(io.BytesIO(data), options=_CONTAINERS, metadata_errors="replace")
+        self._container = av.open(io.BytesIO(data), "r", options=_CONTAINERS, metadata_errors="replace")
         streams = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not streams:
             raise UnusableSample("no video stream")
@@ -160,15 +161,16 @@ def _from_start(packets: Sequence[av.Packet], times: Sequence[int]) -> _Run:
 
 def _runs(packets: Sequence[av.Packet], times: Sequence[int]) -> Iterator[_Run]:
     """The stretches to decode, each from the last key frame before its wanted frames."""
-    keys = sorted((packet.pts, number) for number, packet in enumerate(packets) if packet.is_keyframe)
+    shown = [cast(int, packet.pts) for packet in packets]
+    keys = sorted((pts, number) for number, pts in enumerate(shown) if packets[number].is_keyframe)
     starts = np.searchsorted([pts for pts, _ in keys], times, side="right") - 1
-    numbers = {packet.pts: number for number, packet in enumerate(packets)}
+    numbers = {pts: number for number, pts in enumerate(shown)}
     for key in np.unique(starts):
         here = frozenset(pts for pts, start in zip(times, starts, strict=True) if start == key)
         first_pts, first = keys[key] if key >= 0 else (min(here), 0)
         last = max(numbers[pts] for pts in here)
         # Shown before the key frame but stored after it (open GOP): they need the frames before it, others not them.
-        yield [packet for packet in packets[first : last + 1] if key < 0 or packet.pts >= first_pts], here
+        yield [packets[n] for n in range(first, last + 1) if key < 0 or shown[n] >= first_pts], here
 
 
 def _in_order(data: bytes, deadline: float, choose: Callable[[int], np.ndarray]) -> DecodedFrames:

@@ -58,13 +58,15 @@ def encode_video(
     times: Sequence[int] | None = None,
     skip: int = 0,
     rotation: int = 0,
+    noise: int = 0,
 ) -> bytes:
     """Numbered frames, by default an .mp4 of H.264 with B-frames and a key frame every 12.
 
     times: presentation times in frames, of frames that are not evenly spaced; skip: so many frames lie before time 0
-    (an edit list leaves them out); rotation: degrees counter-clockwise by which players are to turn the frames.
+    (an edit list leaves them out); rotation: degrees counter-clockwise by which players are to turn the frames;
+    noise: amplitude of grey noise over the frames, so that they take as many bits as real ones.
     """
-    buffer = io.BytesIO()
+    buffer, rng = io.BytesIO(), np.random.default_rng(video)
     with av.open(buffer, "w", format=container, options={"movflags": movflags} if movflags else {}) as file:
         stream = file.add_stream(codec, rate=fps)
         stream.height, stream.width = size
@@ -73,7 +75,8 @@ def encode_video(
         if rotation:
             stream.set_display_rotation(rotation)
         for frame in range(frames):
-            picture = av.VideoFrame.from_ndarray(draw_frame(video, frame, size), format="rgb24")
+            drawn = draw_frame(video, frame, size).astype(np.int16) + rng.integers(-noise, noise + 1, (*size, 1))
+            picture = av.VideoFrame.from_ndarray(drawn.clip(0, 255).astype(np.uint8), format="rgb24")
             picture.pts = frame if times is None else times[frame]
             picture.time_base = Fraction(1, fps)
             _mux(file, stream.encode(picture), skip, fps)

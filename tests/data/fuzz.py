@@ -1,0 +1,218 @@
+"""Mutate videos and shards at random, read them as training does, and say what happened to each.
+
+    python tests/data/fuzz.py OUT.json [videos=1000] [shards=50] [seed=0]
+
+Every frame shows its number, so that a wrong one is seen. ``videos`` are mutated before they are written to shards, as
+if damaged where they came from: nothing but the decoder can notice. ``shards`` are mutated as files, later.
+A mutant is either listed in the quarantine file with a reason, or it still gives the right frames: some bits matter to
+nobody. Exits with code 1 if any gives wrong frames, or goes missing without a reason.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numbered_clips import MEAN, STD, encode_video, read_numbers, write_split
+
+from mmjepa.data.clips import spread_evenly
+from mmjepa.data.evaluation_set import EvaluationSet
+from mmjepa.data.manifest import source_commit
+from mmjepa.data.quarantine import Quarantine
+from mmjepa.data.samples import Sample
+
+FRAMES, TAKEN, RESOLUTION = 48, 8, 64
+SIDE = 128  # as many bits a frame as a small real video has; in tinier ones fewer flips are noticed
+SOURCES: list[tuple[str, dict]] = [
+    ("mp4", {}),
+    ("mp4", {"options": {"g": "250"}}),
+    ("mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    ("mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+    ("mkv", {"container": "matroska"}),
+    ("webm", {"container": "webm", "codec": "libvpx-vp9", "options": {"cpu-used": "8"}}),
+    ("avi", {"container": "avi", "codec": "mpeg4"}),
+]
+WRONG_CONTAINERS = [
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(200),
+    b"PK\x03\x04" + bytes(500),
+    b"OggS\0\x02" + bytes(400),
+    b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n",
+    b"ffconcat version 1.0\nfile /etc/hostname\n",
+    b"RIFF\xff\xff\xff\x7fWAVEfmt " + bytes(100),
+    b"<html><title>404</title></html>" * 20,
+]
+
+
+def cut(data: bytes, rng: random.Random) -> bytes:
+    return data[: rng.randrange(1, len(data))]
+
+
+def flip(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice([1, 4, 16, 64, 256])):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def overwrite(data: bytes, rng: random.Random) -> bytes:
+    start, length = rng.randrange(len(data)), rng.choice([8, 200, 2000])
+    filling = rng.choice([bytes(length), rng.randbytes(length), b"\xff" * length])
+    return (data[:start] + filling + data[start + length :])[: len(data)]
+
+
+def remove(data: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(data))
+    return data[:start] + data[start + rng.randrange(1, 1000) :]
+
+
+def huge_sizes(data: bytes, rng: random.Random) -> bytes:
+    """A field of a header, where sizes and counts lie, becomes enormous."""
+    names = [b"moov", b"mdat", b"stsz", b"stts", b"stco", b"ctts", b"tkhd", b"stsd", b"elst", b"trun", b"LIST", b"strh"]
+    places = [at for name in names if (at := data.find(name)) > 0] or [rng.randrange(len(data) // 4)]
+    at = rng.choice(places) + rng.choice([-4, 4, 8, 12, 16])
+    return data[:at] + rng.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x10\0\0\0"]) + data[at + 4 :]
+
+
+MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "cut": cut,
+    "flip": flip,
+    "overwrite": overwrite,
+    "remove": remove,
+    "huge sizes": huge_sizes,
+    "empty": lambda data, rng: b"",
+    "zeros": lambda data, rng: bytes(rng.randrange(1, 5000)),
+    "text": lambda data, rng: b"these are not the bytes of a video\n" * rng.randrange(1, 200),
+    "wrong container": lambda data, rng: rng.choice(WRONG_CONTAINERS),
+}
+SHARD_MUTATIONS = ["cut", "flip", "overwrite", "remove", "empty", "zeros", "text"]
+
+
+class Originals:
+    """Videos by number, of every kind in turn; made once each."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._made: dict[int, bytes] = {}
+
+    def sample(self, number: int) -> Sample:
+        kind = number % self.count
+        suffix, options = SOURCES[kind % len(SOURCES)]
+        if kind not in self._made:
+            self._made[kind] = encode_video(kind, FRAMES, size=(SIDE, SIDE), noise=40, **options)
+        return Sample(f"fuzz-{number:05d}", self._made[kind], suffix, {"label": kind})
+
+
+def read(split: Path, quarantine: Path, wrong: list[str], label: Callable[[str], int]) -> set[str]:
+    """Read a split with two workers. Returns the keys that gave right frames; adds to ``wrong`` those that did not."""
+    right: set[str] = set()
+    data = EvaluationSet(
+        [split], frames=TAKEN, resolution=RESOLUTION, mean=MEAN, std=STD, batch=4, workers=2,
+        quarantine=Quarantine(quarantine),
+    )  # fmt: skip
+    for batch in data:
+        for key, clip, mask, meta in zip(batch.keys, batch.pixels, batch.frame_mask, batch.metas, strict=True):
+            numbers = read_numbers(clip)
+            # A file that was cut may be a whole, shorter video.
+            count = numbers[-1][1] + 1
+            expected = np.minimum(spread_evenly(count, TAKEN), count - 1).tolist()
+            good = numbers == [(label(key), frame) for frame in expected] and meta["label"] == label(key)
+            good = good and int(mask.sum()) == min(count, TAKEN)
+            (right.add if good else wrong.append)(key)
+    return right
+
+
+def fuzz_videos(folder: Path, count: int, rng: random.Random) -> dict:
+    """Mutated videos, every tenth left as it is."""
+    originals = Originals(2 * len(SOURCES))
+    kinds = {
+        f"fuzz-{n:05d}": "none" if n % 10 == 0 else rng.choice(list(MUTATIONS)) for n in range(count * 10 // 9 + 1)
+    }
+
+    def mutants() -> list[Sample]:
+        samples = [originals.sample(number) for number in numbers]
+        return [
+            s if kinds[s.key] == "none" else Sample(s.key, MUTATIONS[kinds[s.key]](s.media, rng), s.suffix, s.meta)
+            for s in samples
+        ]
+
+    split = write_split(folder / "videos", mutants(), samples_per_shard=100)
+    wrong: list[str] = []
+    right = read(split, folder / "videos.jsonl", wrong, lambda key: int(key[-5:]) % originals.count)
+    reasons = {row["key"]: row["reason"] for row in _rows(folder / "videos.jsonl")}
+    outcomes: dict[str, Counter] = {kind: Counter() for kind in ["none", *MUTATIONS]}
+    for key, kind in kinds.items():
+        outcome = "wrong" if key in wrong else "right" if key in right else "listed" if key in reasons else "missing"
+        outcomes[kind][outcome] += 1
+    return {
+        "mutants": sum(kind != "none" for kind in kinds.values()),
+        "outcomes": {kind: dict(counts) for kind, counts in outcomes.items()},
+        "wrong": [f"{key} ({kinds[key]}, {originals.sample(int(key[-5:])).suffix})" for key in wrong],
+        "crashes": sum("ended the worker" in reason for reason in reasons.values()),
+        "hangs": sum("did not end" in reason or "took more than" in reason for reason in reasons.values()),
+        "reasons": dict(Counter(reasons.values()).most_common()),
+    }
+
+
+def fuzz_shards(folder: Path, count: int, rng: random.Random) -> dict:
+    """Splits of one shard whose file is mutated, beside a healthy one."""
+    originals, samples = Originals(2 * len(SOURCES)), 10
+    pristine = write_split(folder / "pristine", map(originals.sample, range(2 * samples)), samples_per_shard=samples)
+    outcomes: Counter = Counter()
+    wrong: list[str] = []
+    unexplained: list[str] = []
+    for number in range(count):
+        kind = SHARD_MUTATIONS[number % len(SHARD_MUTATIONS)]
+        split = folder / f"shard-{number}"
+        shutil.copytree(pristine, split)
+        shard = split / "shard-000000.tar"
+        shard.write_bytes(MUTATIONS[kind](shard.read_bytes(), rng))
+        here: list[str] = []
+        right = read(split, folder / f"shard-{number}.jsonl", here, lambda key: int(key[-5:]) % originals.count)
+        rows = _rows(folder / f"shard-{number}.jsonl")
+        lost = 2 * samples - len(right) - len(here)
+        if not {f"fuzz-{n:05d}" for n in range(samples, 2 * samples)} <= right or (lost and not rows):
+            unexplained.append(f"{number} ({kind})")
+        wrong += [f"{key} of {number} ({kind})" for key in here]
+        outcomes["listed" if rows else "right"] += 1
+        outcomes["samples lost"] += lost
+        shutil.rmtree(split)
+    return {"shards": count, "outcomes": dict(outcomes), "wrong": wrong, "unexplained": unexplained}
+
+
+def _rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def fuzz(videos: int, shards: int, seed: int = 0) -> dict:
+    """Outcomes of so many mutated videos and shards; see the module."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        rng = random.Random(seed)
+        found = {"videos": fuzz_videos(Path(folder), videos, rng), "shards": fuzz_shards(Path(folder), shards, rng)}
+    return found | {"seconds": round(time.monotonic() - began)}
+
+
+def faults(found: dict) -> list[str]:
+    """What must not happen: wrong frames, or something lost without a reason."""
+    videos, shards = found["videos"], found["shards"]
+    missing = [kind for kind, counts in videos["outcomes"].items() if "missing" in counts]
+    damaged = [] if set(videos["outcomes"]["none"]) <= {"right"} else ["an undamaged video did not come out right"]
+    return videos["wrong"] + missing + damaged + shards["wrong"] + shards["unexplained"]
+
+
+if __name__ == "__main__":
+    numbers = {"videos": 1000, "shards": 50, "seed": 0} | {
+        name: int(value) for name, value in (word.split("=") for word in sys.argv[2:])
+    }
+    result = fuzz(**numbers) | {"command": f"python {' '.join(sys.argv)}", "commit": source_commit()}
+    Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+    sys.exit(bool(faults(result)))
