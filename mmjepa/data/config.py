@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmjepa.data.manifest import Manifest
+from mmjepa.data.remote import is_url, join, mirror
 from mmjepa.errors import UserError
 
 
@@ -42,7 +43,10 @@ class AugmentationConfig:
 
 @dataclass
 class DataConfig:
-    """Training data. ``sources`` by name; their paths are relative to ``root`` unless absolute."""
+    """Training data. ``sources`` by name; their paths are relative to ``root`` unless absolute.
+
+    ``root`` or a path may be a URL: see :mod:`mmjepa.data.remote`.
+    """
 
     root: str
     sources: dict[str, SourceConfig]
@@ -62,6 +66,10 @@ class DataConfig:
     """Batches that each worker keeps ready."""
     max_failures_in_row: int
     """A row of a batch whose sample is unusable takes another sample of the same source, this often at most."""
+    cache: str = "~/.cache/mmjepa"
+    """Folder for shards of sources that are URLs; ranks and runs on a machine may share it."""
+    cache_gigabytes: float = 200.0
+    """How much that folder may hold; shards that were not opened for longest go first."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -69,6 +77,8 @@ class DataConfig:
         for name in ("frames", "stride", "clips_per_decode", "resolution", "prefetch", "max_failures_in_row"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name} must be at least 1, not {getattr(self, name)}")
+        if not self.cache_gigabytes > 0:
+            raise UserError(f"data.cache_gigabytes must be positive, not {self.cache_gigabytes}")
         if self.workers < 0:
             raise UserError(f"data.workers must not be negative, not {self.workers}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -91,5 +101,8 @@ class DataConfig:
             )
 
     def source_path(self, name: str) -> Path:
-        """The folder of source ``name``."""
-        return Path(self.root) / self.sources[name].path
+        """The folder of source ``name``; for a URL its mirror, which holds the manifest, newly fetched. UserError."""
+        path = self.sources[name].path
+        if not (is_url(self.root) or is_url(path)):
+            return Path(self.root) / path
+        return mirror(join(self.root, path), Path(self.cache).expanduser(), int(self.cache_gigabytes * 1e9))

@@ -11,8 +11,9 @@ import os
 import re
 import tarfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ class Extent:
 
     offset: int
     size: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sample lies: its shard, its key, the suffix and the extent of its media file, the extent of its JSON."""
+
+    shard: Path
+    key: str
+    suffix: str
+    media: Extent
+    meta: Extent
 
 
 @dataclass
@@ -97,31 +109,36 @@ def _tar_members(path: Path) -> Iterable[tuple[str, Extent]]:
 
 
 class ShardFiles:
-    """Reads byte ranges of shards, keeping the most recently used ones open. Each process opens its own files."""
+    """Reads byte ranges of shards, keeping the most recently used ones open. Each process opens its own files.
 
-    def __init__(self) -> None:
+    opener: gives a descriptor of a shard; without one, paths are files.
+    """
+
+    def __init__(self, opener: Callable[[Path], int] | None = None) -> None:
+        self._opener = opener or partial(os.open, flags=os.O_RDONLY)
         self._open: OrderedDict[Path, int] = OrderedDict()
 
     def read(self, path: Path, extent: Extent) -> bytes:
         """The bytes of ``extent``; raises UnusableSample if the shard no longer holds them."""
         try:
-            data = os.pread(self._descriptor(path), extent.size, extent.offset)
+            data = os.pread(self.descriptor(path), extent.size, extent.offset)
         except OSError as error:
             raise UnusableSample(f"shard unreadable: {error.strerror}") from error
         if len(data) != extent.size:
             raise UnusableSample("shard ends in the middle of the sample")
         return data
 
-    def _descriptor(self, path: Path) -> int:
+    def descriptor(self, path: Path) -> int:
+        """The open file of a shard. Raises OSError."""
         if path not in self._open:
             if len(self._open) >= _OPEN_SHARDS:
                 os.close(self._open.popitem(last=False)[1])
-            self._open[path] = os.open(path, os.O_RDONLY)
+            self._open[path] = self._opener(path)
         self._open.move_to_end(path)
         return self._open[path]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_open": OrderedDict()}
+        return {"_opener": self._opener, "_open": OrderedDict()}
 
     def __del__(self) -> None:
         for descriptor in self._open.values():
@@ -176,24 +193,33 @@ class ShardedSplit:
         Raises UnusableSample if its bytes are gone, differ from its checksum (if the shard holds one), or its JSON is
         no JSON object.
         """
-        offset, size = (int(number) for number in self._extents[index, :2])
-        media = self._files.read(self.shard_paths[self._shard[index]], Extent(offset, size))
-        meta = self._stored_meta(index)
+        place = self._find(index)
+        media = self._files.read(place.shard, place.media)
+        meta = self._stored_meta(place)
         expected = meta.pop(CHECKSUM, None)
         if expected is not None and expected != checksum(media, meta):
             raise UnusableSample("bytes differ from the checksum: damaged since the shard was written")
-        return Sample(self.key(index), media, bytes(self._suffixes[index]).decode(), meta)
+        return Sample(place.key, media, place.suffix, meta)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The JSON of sample ``index`` alone. Raises UnusableSample if it is gone or no JSON object."""
-        meta = self._stored_meta(index)
+        meta = self._stored_meta(self._find(index))
         meta.pop(CHECKSUM, None)
         return meta
 
-    def _stored_meta(self, index: int) -> dict[str, Any]:
-        offset, size = (int(number) for number in self._extents[index, 2:])
+    def _find(self, index: int) -> Place:
+        media_offset, media_size, meta_offset, meta_size = (int(number) for number in self._extents[index])
+        return Place(
+            self.shard_paths[self._shard[index]],
+            self.key(index),
+            bytes(self._suffixes[index]).decode(),
+            Extent(media_offset, media_size),
+            Extent(meta_offset, meta_size),
+        )
+
+    def _stored_meta(self, place: Place) -> dict[str, Any]:
         try:
-            meta = json.loads(self._files.read(self.shard_paths[self._shard[index]], Extent(offset, size)))
+            meta = json.loads(self._files.read(place.shard, place.meta))
         except (ValueError, RecursionError) as error:
             raise UnusableSample(f"invalid JSON: {error}") from error
         if not isinstance(meta, dict):

@@ -18,6 +18,7 @@ from mmjepa.data.clips import random_window
 from mmjepa.data.config import DataConfig
 from mmjepa.data.order import BatchPlan, OrderedSource, Purpose, SampleOrder, keyed_generator
 from mmjepa.data.quarantine import Quarantine
+from mmjepa.data.remote_split import open_split
 from mmjepa.data.samples import Clip, ClipBatch, Failure, UnusableSample
 from mmjepa.data.shards import ShardedSplit
 from mmjepa.data.workers import DecodingBatches, ordered_batches
@@ -57,7 +58,7 @@ class TrainStream:
         config.check_batch(global_batch, world)
         names = sorted(config.sources)
         self._config = config
-        self._splits = [ShardedSplit(config.source_path(name)) for name in names]
+        self._splits = [open_split(config.source_path(name)) for name in names]
         self.quarantine = quarantine or Quarantine()
         for split in self._splits:
             self.quarantine.record(split.damage)

@@ -10,7 +10,10 @@ from omegaconf import MISSING
 from mmjepa.errors import UserError
 from mmjepa.precision import fastest_precision
 
-RUNTIME_KEYS = ("run", "dry_run", "data.root", "data.workers", "data.prefetch", "align.features", "text.cache")
+RUNTIME_KEYS = (
+    *("run", "dry_run", "data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes"),
+    *("align.features", "text.cache"),
+)
 RUNTIME_GROUPS = ("log", "checkpoint", "health")
 """Settings that may change when a run is continued: they alter neither the loss at a step nor what is saved in the end
 (``data.root`` may be another place of the same data: their fingerprints are compared)."""

@@ -132,9 +132,8 @@ def read(split: Path, quarantine: Path, wrong: list[str], label: Callable[[str],
 def fuzz_videos(folder: Path, count: int, rng: random.Random) -> dict:
     """Mutated videos, every tenth left as it is."""
     originals = Originals(2 * len(SOURCES))
-    kinds = {
-        f"fuzz-{n:05d}": "none" if n % 10 == 0 else rng.choice(list(MUTATIONS)) for n in range(count * 10 // 9 + 1)
-    }
+    numbers = range(count * 10 // 9 + 1)
+    kinds = {f"fuzz-{n:05d}": rng.choice(list(MUTATIONS)) if n % 10 else "none" for n in numbers}
 
     def mutants() -> list[Sample]:
         samples = [originals.sample(number) for number in numbers]
@@ -209,10 +208,10 @@ def faults(found: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    numbers = {"videos": 1000, "shards": 50, "seed": 0} | {
+    sizes = {"videos": 1000, "shards": 50, "seed": 0} | {
         name: int(value) for name, value in (word.split("=") for word in sys.argv[2:])
     }
-    result = fuzz(**numbers) | {"command": f"python {' '.join(sys.argv)}", "commit": source_commit()}
+    result = fuzz(**sizes) | {"command": f"python {' '.join(sys.argv)}", "commit": source_commit()}
     Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     sys.exit(bool(faults(result)))
