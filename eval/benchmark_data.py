@@ -1,9 +1,10 @@
 """Time the data path: clips a second from shards, beside two readers of the same videos as loose files.
 
-    python eval/benchmark_data.py split=data/sprites/motion-train resolution=64 stride=2 [out=results/benchmark_data.json]
+    python eval/benchmark_data.py split=data/sprites/motion-train resolution=64 stride=2 [out=results/data.json]
 
 ``raw_decord`` only decodes, in as many processes; ``map_style`` is torch's DataLoader over a plain decord data set. The
-readers take turns, ``rounds`` times, so that other work on the machine hits all alike: read the ratios.
+readers take turns, ``rounds`` times, so that other work on the machine hits all alike: read the ratios. Processor time
+of the workers is less at the mercy of other work than the clock is.
 """
 
 from __future__ import annotations

@@ -96,33 +96,63 @@ class DataBenchmarkConfig:
         return TrainStream(config, seed=0, global_batch=self.batch)
 
 
+@dataclass
+class _Reader:
+    """One way of getting clips: ``read`` (at least so many) returns how many came; its worker processes."""
+
+    read: Callable[[int], int]
+    workers: list[int]
+
+    @classmethod
+    def start(cls, begin: Callable[[], Callable[[int], int]]) -> _Reader:
+        """Begin reading and find out which processes that has started."""
+        others = multiprocessing.active_children()
+        read = begin()
+        read(1)
+        return cls(read, [p.pid for p in multiprocessing.active_children() if p not in others and p.pid is not None])
+
+    def measure(self, ready: int, clips: int) -> tuple[float, float]:
+        """Clips a second, and clips a second of the workers' processor time; not counting the ``ready`` first ones."""
+        self.read(ready)
+        began, used = time.perf_counter(), sum(map(_processor_seconds, self.workers))
+        count = self.read(clips)
+        return count / (time.perf_counter() - began), count / (sum(map(_processor_seconds, self.workers)) - used)
+
+
 def measure_data(config: DataBenchmarkConfig) -> dict[str, Any]:
-    """Clips a second of each reader (every round and the median), ratios of medians by round, and memory in MB."""
+    """Clips a second of each reader, by the clock and by processor time: medians, ratios, every round; and memory."""
     several = f"shards_{config.clips_per_decode}_per_decode"
+    rates: dict[str, dict[str, list[float]]] = {"clock": {}, "processor": {}}
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmjepa-benchmark-"))
         paths = _loose_files(Path(config.split), Path(folder))
-        readers: dict[str, Callable[[], float]] = {
-            "raw_decord": _raw_decord(config, paths, stack),
-            "map_style": partial(_rate, config, _endless(_map_style(config, paths))),
-            "shards_1_per_decode": partial(_rate, config, map(len, config.stream(1))),
-            several: partial(_rate, config, map(len, config.stream(config.clips_per_decode))),
+        readers = {
+            "raw_decord": _Reader.start(partial(_raw_decord, config, paths, stack)),
+            "map_style": _Reader.start(partial(_taking, _endless(_map_style(config, paths)))),
+            "shards_1_per_decode": _Reader.start(partial(_taking, map(len, config.stream(1)))),
+            several: _Reader.start(partial(_taking, map(len, config.stream(config.clips_per_decode)))),
         }
-        rates: dict[str, list[float]] = {name: [] for name in readers}
         for _ in range(config.rounds):
             for name, reader in readers.items():
-                rates[name].append(reader())
-        del readers  # ends the workers
+                ready = config.batch * (config.workers * PREFETCH + 1)
+                for kind, rate in zip(rates, reader.measure(ready, config.clips), strict=True):
+                    rates[kind].setdefault(name, []).append(rate)
+        del readers, reader  # ends the workers
     ratios = {
-        f"{ours}/{theirs}": statistics.median(a / b for a, b in zip(rates[ours], rates[theirs], strict=True))
+        f"{ours}/{theirs}": {
+            kind: statistics.median(a / b for a, b in zip(by[ours], by[theirs], strict=True))
+            for kind, by in rates.items()
+        }
         for ours in ("shards_1_per_decode", several)
         for theirs in ("raw_decord", "map_style")
     }
     return {
-        "clips_per_second": {name: statistics.median(values) for name, values in rates.items()},
         "ratios": ratios,
-        "rounds": rates,
+        "clips_per_second": {
+            kind: {name: statistics.median(values) for name, values in by.items()} for kind, by in rates.items()
+        },
         "memory": _memory(config),
+        "rounds": rates,
         "load": os.getloadavg(),
         "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
@@ -145,14 +175,14 @@ def _loose_files(split: Path, folder: Path) -> list[str]:
     return paths
 
 
-def _rate(config: DataBenchmarkConfig, batches: Iterator[int]) -> float:
-    """Clips a second, after what the workers had ready."""
-    for _ in range(config.workers * PREFETCH + 1):
-        next(batches)
-    began, clips = time.perf_counter(), 0
-    while clips < config.clips:
-        clips += next(batches)
-    return clips / (time.perf_counter() - began)
+def _taking(batches: Iterator[int]) -> Callable[[int], int]:
+    def read(clips: int) -> int:
+        count = 0
+        while count < clips:
+            count += next(batches)
+        return count
+
+    return read
 
 
 def _decord_frames(path: str, frames: int, stride: int, generator: np.random.Generator) -> np.ndarray:
@@ -167,19 +197,16 @@ def _decode_only(frames: int, stride: int, job: tuple[str, int]) -> None:
     _decord_frames(job[0], frames, stride, np.random.default_rng(job[1]))
 
 
-def _raw_decord(config: DataBenchmarkConfig, paths: Sequence[str], stack: ExitStack) -> Callable[[], float]:
+def _raw_decord(config: DataBenchmarkConfig, paths: Sequence[str], stack: ExitStack) -> Callable[[int], int]:
     pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(config.workers))
     generator = np.random.default_rng(0)
+    decode = partial(_decode_only, config.frames, config.stride)
 
-    def measure() -> float:
-        jobs = [(paths[i], int(i)) for i in generator.integers(len(paths), size=config.clips)]
-        pool.map(partial(_decode_only, config.frames, config.stride), jobs[: config.workers])
-        began = time.perf_counter()
-        for _ in pool.imap_unordered(partial(_decode_only, config.frames, config.stride), jobs, chunksize=4):
-            pass
-        return config.clips / (time.perf_counter() - began)
+    def read(clips: int) -> int:
+        jobs = [(paths[i], int(i)) for i in generator.integers(len(paths), size=clips)]
+        return sum(1 for _ in pool.imap_unordered(decode, jobs, chunksize=4))
 
-    return measure
+    return read
 
 
 class _MapStyle(Dataset):
@@ -243,6 +270,12 @@ def _memory(config: DataBenchmarkConfig) -> dict[str, float]:
     quarter = max(len(samples) // 4, 1)
     second, last = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
     return {"clips": clips, "second_quarter": second, "last_quarter": last, "growth": last / second - 1}
+
+
+def _processor_seconds(process: int) -> float:
+    """Processor time that a process has used, all its threads. Linux only."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _megabytes(process: int | None) -> float:

@@ -13,7 +13,7 @@ import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -24,6 +24,7 @@ from mmjepa.data.samples import UnusableSample
 DECODE_SECONDS = 60.0
 """Longest time for one video; far beyond any honest file at the sizes that training uses."""
 
+av.logging.set_level(av.logging.ERROR)
 _MAX_PIXELS = 8192 * 4320
 # Playlists and lists of files are text that names other files or hosts: a video must not make a worker open those.
 _CONTAINERS = {
@@ -51,8 +52,15 @@ def read_frames(data: bytes, choose: Callable[[int], np.ndarray]) -> DecodedFram
     """
     deadline = time.monotonic() + DECODE_SECONDS
     try:
-        frames = _by_time(data, deadline, choose)
-        return _in_order(data, deadline, choose) if frames is None else frames
+        # What FFmpeg logs as an error is damage that it went on from: a frame concealed, a packet lost.
+        with av.logging.Capture() as errors:
+            frames = _by_time(data, deadline, choose, errors)
+            if frames is None:
+                errors.clear()
+                frames = _in_order(data, deadline, choose)
+        if errors:
+            raise UnusableSample(f"damaged video: {errors[0][2].strip()}")
+        return frames
     except (av.FFmpegError, ValueError, OverflowError) as error:
         # ValueError and OverflowError: absurd numbers in headers, as PyAV reports them.
         raise UnusableSample(f"damaged video: {_words(error)}") from error
@@ -115,7 +123,7 @@ class _Video:
         """The pixels (H, W, 3) of a frame, turned upright if the file says so. Raises UnusableSample if damaged."""
         if frame.is_corrupt:
             raise UnusableSample("damaged video: a frame lacks data")
-        pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         quarter_turns = round(frame.rotation / 90) % 4
         return np.rot90(pixels, quarter_turns) if quarter_turns else pixels
 
@@ -129,8 +137,13 @@ class _Video:
             raise UnusableSample(f"decoding took more than {DECODE_SECONDS:.0f} s")
 
 
-def _by_time(data: bytes, deadline: float, choose: Callable[[int], np.ndarray]) -> DecodedFrames | None:
-    """Random access by presentation times; None if packets and frames do not correspond one to one."""
+def _by_time(
+    data: bytes, deadline: float, choose: Callable[[int], np.ndarray], errors: list[Any]
+) -> DecodedFrames | None:
+    """Random access by presentation times; None if packets and frames do not correspond one to one.
+
+    errors: what FFmpeg has logged; cleared where the decoding that it belongs to is given up.
+    """
     video = _Video(data, deadline)
     shown = sorted(packet.pts for packet in video.packets if packet.pts is not None and not packet.is_discard)
     if not video.has_times or any(packet.pts is None for packet in video.packets) or len(set(shown)) < len(shown):
@@ -144,6 +157,7 @@ def _by_time(data: bytes, deadline: float, choose: Callable[[int], np.ndarray]) 
         pixels = video.pixels_at(_runs(video.packets, times))
     except av.InvalidDataError:
         # Damaged; or an H.264 "recovery point", from which decoding may begin but not without complaints.
+        errors.clear()
         video = _Video(data, deadline)
         pixels = video.pixels_at([_from_start(video.packets, times)])
     if len(pixels) < len(times):

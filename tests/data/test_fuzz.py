@@ -1,0 +1,16 @@
+"""A short run of the fuzzing program; the long one is `python tests/data/fuzz.py results/fuzz_data.json`."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz import faults, fuzz
+
+
+@pytest.mark.slow
+def test_mutated_videos_and_shards_do_no_harm() -> None:
+    found = fuzz(videos=60, shards=6)
+    assert faults(found) == []
+    assert found["videos damaged in the shard"]["total"] == {"listed": 61}
+    source = found["videos damaged from the source"]
+    assert source["crashes"] == source["hangs"] == 0
+    assert source["total"].get("wrong", 0) <= 3
