@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,12 @@ class ClipBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A tensor goes from a worker through shared memory, which takes several turns with the decoding thread, each of
+        # up to some ms: worth it for the pixels. The small ones go as bytes.
+        small = self.timestamps.numpy(), self.frame_mask.numpy()
+        return _unpickled, (self.pixels, *small, self.metas, self.keys, self.failures)
+
     def pin_memory(self) -> ClipBatch:
         """The batch in page-locked memory; torch's DataLoader calls this by name."""
         return replace(
@@ -107,3 +114,7 @@ class ClipBatch:
             timestamps=self.timestamps.to(device, non_blocking=True),
             frame_mask=self.frame_mask.to(device, non_blocking=True),
         )
+
+
+def _unpickled(pixels: Tensor, timestamps: np.ndarray, frame_mask: np.ndarray, *others: Any) -> ClipBatch:
+    return ClipBatch(pixels, torch.from_numpy(timestamps), torch.from_numpy(frame_mask), *others)

@@ -79,6 +79,8 @@ class _Video:
         if not streams:
             raise UnusableSample("no video stream")
         self.stream = streams[0]
+        if self.stream.codec_context is None:  # PyAV's way of saying so
+            raise UnusableSample("no decoder for its codec")
         self.context = self.stream.codec_context
         self.context.thread_type, self.context.thread_count = "NONE", 1
         self.context.options = _STRICT

@@ -212,6 +212,8 @@ class _Crew:
 def _prepare_worker(parent: int, worker: int) -> None:
     _end_with_parent(parent)
     _leave_requests_to_trainer()
+    # A thread of the worker hands finished batches over: let it do so without long waits for the decoding one.
+    sys.setswitchinterval(0.0005)
 
 
 def _leave_requests_to_trainer() -> None:

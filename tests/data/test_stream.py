@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from numbered_clips import image_sample, read_numbers, video_sample, write_split
+from scipy import stats
 
 from mmjepa.data.config import AugmentationConfig, DataConfig, SourceConfig
-from mmjepa.data.samples import ClipBatch
+from mmjepa.data.samples import ClipBatch, Sample
 from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
 
@@ -183,3 +184,29 @@ def test_weights_must_be_positive(weight: float) -> None:
 def test_impossible_augmentations_are_refused(values: tuple) -> None:
     with pytest.raises(UserError, match=r"data\.augmentation"):
         AugmentationConfig(*values)
+
+
+def test_changing_the_world_size_loses_and_repeats_nothing(videos: Path, make_config: MakeConfig) -> None:
+    """Stopped after three steps on one rank and continued on two: the same global batches, exactly."""
+    config = make_config({"v": (videos, 1.0)}, augmentation=CROPPED)
+    first, second = (take(config, 4, rank=rank, world=2, start_step=3) for rank in range(2))
+    later = [a.keys + b.keys for a, b in zip(first, second, strict=True)]
+    assert [batch.keys for batch in take(config, 3)] + later == [batch.keys for batch in take(config, 7)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_a_mixture_is_read_in_its_weights_and_in_one_order(
+    tmp_path: Path, twelve_videos: list[Sample], make_config: MakeConfig
+) -> None:
+    """0.2 / 0.6 / 0.2 over what arrives (chi-square), the same with one worker and with four."""
+    clips = [replace(sample, media=video_sample(1, frames=1).media) for sample in twelve_videos]
+    sources = {
+        name: (write_split(tmp_path / name, [replace(c, key=f"{name}-{c.key}") for c in clips]), weight)
+        for name, weight in (("a", 0.2), ("b", 0.6), ("c", 0.2))
+    }
+    config = make_config(sources, frames=1, augmentation=CROPPED)
+    runs = [take(replace(config, workers=workers), 40, global_batch=15) for workers in (1, 4)]
+    assert_same(*runs)
+    drawn = [key[0] for batch in runs[0] for key in batch.keys]
+    counts = [drawn.count(name) for name in "abc"]
+    assert stats.chisquare(counts, [0.2 * len(drawn), 0.6 * len(drawn), 0.2 * len(drawn)]).pvalue > 0.001
