@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmjepa.data.manifest import Manifest, Provenance, ShardSetWriter
-from mmjepa.data.samples import Sample
+from mmjepa.data.samples import Sample, checksum
 from mmjepa.errors import UserError
 
 MADE_BY = Provenance("test", {"n": 7}, 0, {}, "unknown")
@@ -47,7 +47,9 @@ def test_samples_come_in_shards_with_digests(tmp_path: Path) -> None:
         assert (shard["bytes"], shard["sha256"]) == (len(stored), hashlib.sha256(stored).hexdigest())
     with tarfile.open(tmp_path / "shard-000001.tar") as shard_file:
         assert shard_file.getnames() == [f"clip-{n}.{end}" for n in (3, 4, 5) for end in ("json", "mp4")]
-        assert json.load(shard_file.extractfile("clip-4.json")) == {"label": 4, "captions": ["één clip"]}  # type: ignore[arg-type]
+        meta = json.load(shard_file.extractfile("clip-4.json"))  # type: ignore[arg-type]
+        assert meta.pop("crc32") == checksum(shard_file.extractfile("clip-4.mp4").read(), meta)  # type: ignore[union-attr]
+        assert meta == {"label": 4, "captions": ["één clip"]}
     assert Manifest.read(tmp_path).fingerprint == content["fingerprint"]
 
 
