@@ -38,7 +38,7 @@ from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-AREA, ASPECT = [0.3, 1.0], [0.75, 1.35]
+AREA, ASPECT = (0.3, 1.0), (0.75, 1.35)
 PREFETCH = 2
 PACKAGES = ("torch", "av", "decord", "webdataset")
 
@@ -88,7 +88,7 @@ class DataBenchmarkConfig:
             resolution=self.resolution,
             mean=MEAN,
             std=STD,
-            augmentation=AugmentationConfig(AREA, ASPECT, 0.5),
+            augmentation=AugmentationConfig(list(AREA), list(ASPECT), 0.5),
             workers=self.workers,
             prefetch=PREFETCH,
             max_failures_in_row=100,
