@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -148,10 +149,14 @@ def ordered_batches(
                     waiting.answered()
                     yield batch
                 return
-            except RuntimeError:  # how the loader says that a worker has ended
-                exits = crew.exits()
-                if not batches.blame(exits):
+            # How the loader says that a worker has ended; or how it shows that one has whose batch was on its way.
+            except (RuntimeError, OSError, EOFError) as error:
+                exits = crew.exits(wait=1.0)
+                if not exits:
                     raise
+                if not batches.blame(exits):
+                    codes = sorted(set(exits.values()))
+                    raise RuntimeError(f"decoding workers exited unexpectedly (exit codes {codes})") from error
                 log.warning("decoding workers ended (%s): starting them anew", sorted(set(exits.values())))
 
 
@@ -203,8 +208,12 @@ class _Crew:
                         if process.pid == pid:
                             process.kill()
 
-    def exits(self) -> dict[int, int]:
-        """Exit codes by process of the workers that have ended."""
+    def exits(self, wait: float = 0.0) -> dict[int, int]:
+        """Exit codes by process of the workers that have ended, or do so within ``wait`` seconds."""
+        ended = connection.wait([process.sentinel for process in self._processes], timeout=wait)
+        for process in self._processes:
+            if process.sentinel in ended:
+                process.join(1.0)  # its files close a moment before it has an exit code
         codes = {p.pid: p.exitcode for p in self._processes if p.pid is not None and p.exitcode is not None}
         return {pid: _HANG if pid in self._overdue else code for pid, code in codes.items()}
 
