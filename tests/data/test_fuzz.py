@@ -13,4 +13,4 @@ def test_mutated_videos_and_shards_do_no_harm() -> None:
     assert found["videos damaged in the shard"]["total"] == {"listed": 60}
     source = found["videos damaged from the source"]
     assert source["crashes"] == source["hangs"] == 0
-    assert source["total"].get("wrong", 0) <= 3
+    assert source["total"].get("wrong", 0) <= 6  # 34 of 1,000 in the long run
