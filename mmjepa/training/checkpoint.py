@@ -1,91 +1,177 @@
-"""Checkpoints that are either complete or not there.
+"""Checkpoints that are either complete or not there, and fit any number of ranks and any ZeRO stage.
 
     checkpoints/step-00000100/
-      mp_rank_*, zero_pp_rank_*    what DeepSpeed saves: parameters and optimiser, sharded by rank
-      task.safetensors             what the task adds, e.g. the EMA teacher
-      state.json                   step (which is the data position), world size, ZeRO stage, parameter shapes, data
-                                   fingerprints, config
-      COMPLETE                     written last
+      rank-00000.safetensors ...  model/<name>, exp_avg/<name>, exp_avg_sq/<name>: whole tensors, dealt out to the ranks
+      task.safetensors            what the task adds, e.g. the EMA teacher
+      state.json                  step (which is the data position), AdamW's updates, skipped steps, the ranks and the
+                                  ZeRO stage that wrote it, shapes, data fingerprints, config
+      COMPLETE                    written last
 
 A checkpoint is written into ``step-*.tmp``, flushed to disk, marked complete and renamed; whatever else is found at a
-restart was cut off and is removed. No generator state is saved: all randomness of a step is drawn from generators
-seeded by (seed, step, rank), so the step number alone restores it.
+restart was cut off and is removed. Nothing is pickled, so loading cannot run code. No generator state is saved: all
+randomness of a step is drawn from generators seeded by (seed, step, rank), so the step number alone restores it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mmjepa.errors import UserError
+from mmjepa.training import optimizer_state
+from mmjepa.training.config import CheckpointConfig
 from mmjepa.training.task import Layout, Task
 
+logger = logging.getLogger(__name__)
+FORMAT = 2
 COMPLETE = "COMPLETE"
 TASK_FILE = "task.safetensors"
 STATE_FILE = "state.json"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: finished optimiser steps, and how many of them were skipped."""
+
+    step: int = 0
+    skipped: int = 0
 
 
 class Checkpoints:
-    """The checkpoints of one run. Every method is called on every rank; rank 0 does what is done once."""
+    """The checkpoints of one run. Every method is called on every rank; all fail together, with a UserError."""
 
-    def __init__(self, folder: Path, layout: Layout, zero_stage: int, keep_last: int) -> None:
-        self.folder, self.layout, self.zero_stage, self.keep_last = folder, layout, zero_stage, keep_last
+    def __init__(self, folder: Path, layout: Layout, zero_stage: int, keep: CheckpointConfig) -> None:
+        self.folder, self.layout, self.zero_stage, self.keep = folder, layout, zero_stage, keep
 
-    def save(self, engine: Any, step: int, config: Mapping[str, Any]) -> None:
-        """Write the checkpoint after ``step`` optimiser steps, then drop the oldest ones beyond ``keep_last``."""
+    def save(self, engine: Any, progress: Progress, config: Mapping[str, Any]) -> None:
+        """Write the checkpoint after ``progress.step`` optimiser steps, then drop those that are not to be kept.
+
+        Raises UserError, with the earlier checkpoints untouched, if any rank cannot write.
+        """
         task: Task = engine.module
-        final = self.folder / f"step-{step:08d}"
+        final = self.folder / f"step-{progress.step:08d}"
         partial = final.with_suffix(".tmp")
-        engine.save_checkpoint(str(self.folder), tag=partial.name, save_latest=False)
-        if self.layout.rank == 0:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in task.extra_state().items()}
-            save_file(tensors, partial / TASK_FILE)
-            state = {"step": step, "config": dict(config), "parameters": _shapes(task)}
-            state |= {"data": task.data_fingerprints(), **self._sharding()}
-            (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
-        dist.barrier()
-        _flush(partial)  # by every rank: on several nodes each holds its own files in its page cache
-        dist.barrier()
-        if self.layout.rank == 0:
+        mine = _dealt_out(engine, self.layout)
+        state = {
+            "format": FORMAT,
+            "step": progress.step,
+            "skipped": progress.skipped,
+            "updates": optimizer_state.updates(engine),
+            "world": self.layout.world,
+            "zero_stage": self.zero_stage,
+            "parameters": _shapes(task),
+            "data": task.data_fingerprints(),
+            "config": dict(config),
+        }
+        extra = _copied(task.extra_state().items()) if self.layout.rank == 0 else {}
+
+        def write() -> None:
+            save_file(mine, partial / f"rank-{self.layout.rank:05d}.safetensors")
+            if self.layout.rank == 0:
+                save_file(extra, partial / TASK_FILE)
+                (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
+
+        def finish() -> None:
             (partial / COMPLETE).touch()
             _flush(partial)
             partial.rename(final)
             _flush_folder(self.folder)
-            for old in complete_checkpoints(self.folder)[: -self.keep_last]:
+            for old in self._surplus():
                 _remove(old)
-        dist.barrier()
 
-    def load_latest(self, engine: Any) -> int:
-        """Restore the newest complete checkpoint into ``engine`` and return its step; 0 if there is none."""
-        if self.layout.rank == 0:
-            for leftover in self.folder.glob("step-*"):
-                if not (leftover / COMPLETE).exists() or leftover.suffix == ".tmp":
-                    shutil.rmtree(leftover)
-        dist.barrier()
+        def clear() -> None:  # what stays is not marked complete, and goes at the next start
+            shutil.rmtree(partial, ignore_errors=True)
+
+        what = f"write checkpoint {final}"
+        self._together(what, lambda: _empty(partial), clear, everywhere=False)
+        self._together(what, write, clear)
+        self._together(what, lambda: _flush(partial), clear)  # by every rank: each node caches its own files
+        self._together(what, finish, clear, everywhere=False)
+
+    def load_latest(self, engine: Any) -> Progress:
+        """Restore the newest complete checkpoint into ``engine``; the beginning if there is none."""
+        optimizer_state.allocate(engine)
         found = complete_checkpoints(self.folder)
+
+        def tidy() -> None:
+            for leftover in set(self.folder.glob("step-*")) - set(found):
+                shutil.rmtree(leftover)
+
+        self._together(f"clear {self.folder} of what was cut off", tidy, everywhere=False)
         if not found:
-            return 0
+            return Progress()
         state = read_state(found[-1])
         self._check(found[-1], state, engine.module)
-        engine.checkpoint_engine = _restricted(engine.checkpoint_engine)
-        engine.load_checkpoint(str(self.folder), tag=found[-1].name)
-        engine.module.load_extra_state(load_file(found[-1] / TASK_FILE))
-        return int(state["step"])
+        try:
+            self._restore(engine, found[-1], state)
+        except (OSError, SafetensorError) as error:
+            raise UserError(_damaged(found[-1], error)) from error
+        return Progress(int(state["step"]), int(state["skipped"]))
 
-    def _sharding(self) -> dict[str, int]:
-        return {"world": self.layout.world, "zero_stage": self.zero_stage}
+    def _restore(self, engine: Any, path: Path, state: Mapping[str, Any]) -> None:
+        task: Task = engine.module
+        model, trained = task.state_dict(), dict(optimizer_state.trained(task))
+        missing = {MODEL: set(model)} | {moment: set(trained) for moment in optimizer_state.MOMENTS}
+        for kind, name, tensor in _stored(path):
+            if name not in missing.get(kind, ()):
+                raise UserError(_damaged(path, f"{kind}/{name} is not expected, or there twice"))
+            missing[kind].remove(name)
+            if kind == MODEL:
+                model[name].copy_(tensor)
+            else:
+                optimizer_state.restore_moment(engine, trained[name], kind, tensor)
+        if left := sorted(set().union(*missing.values())):
+            raise UserError(_damaged(path, f"{left[0]} is missing"))
+        optimizer_state.restore_updates(engine, int(state["updates"]))
+        task.load_extra_state(load_file(path / TASK_FILE))
+
+    def _surplus(self) -> list[Path]:
+        """Complete checkpoints beyond the newest ``keep_last`` that ``keep_every`` does not keep either."""
+        every = self.keep.keep_every
+        old = complete_checkpoints(self.folder)[: -self.keep.keep_last]
+        return [path for path in old if every is None or int(path.name.removeprefix("step-")) % every]
+
+    def _together(
+        self,
+        what: str,
+        action: Callable[[], object],
+        clear: Callable[[], object] = lambda: None,
+        everywhere: bool = True,
+    ) -> None:
+        """Do ``action`` on every rank, or on rank 0 alone; if one cannot write, ``clear`` on rank 0, raise on all."""
+        failure = None
+        if everywhere or self.layout.rank == 0:
+            try:
+                action()
+            except (OSError, SafetensorError) as error:
+                failure = str(error)
+        failures: list[str | None] = [None] * self.layout.world
+        dist.all_gather_object(failures, failure)
+        if not any(failures):
+            return
+        if self.layout.rank == 0:
+            clear()
+        kept = complete_checkpoints(self.folder)
+        rank, reason = next((rank, reason) for rank, reason in enumerate(failures) if reason)
+        raise UserError(
+            f"cannot {what} (rank {rank}: {reason}); {kept[-1].name if kept else 'no checkpoint'} is kept: "
+            "the same command continues from there"
+        )
 
     def _check(self, path: Path, state: Mapping[str, Any], task: Task) -> None:
-        """Refuse, in one line, what DeepSpeed would fail on with a traceback."""
+        """Refuse, in one line, what would fail with a traceback or go wrong in silence."""
         saved, present = state["parameters"], _shapes(task)
         for name in sorted(saved.keys() | present.keys()):
             if saved.get(name) != present.get(name):
@@ -97,11 +183,12 @@ class Checkpoints:
             raise UserError(
                 f"checkpoint {path} was trained on other data: {', '.join(changed)} differ; give another run="
             )
-        sharded = self.zero_stage or state["zero_stage"]
-        if sharded and self._sharding() != {key: state[key] for key in ("world", "zero_stage")}:
-            raise UserError(
-                f"checkpoint {path} was written by {state['world']} ranks under ZeRO {state['zero_stage']}; "
-                f"this is {self.layout.world} ranks under ZeRO {self.zero_stage}"
+        there, here = (state["world"], state["zero_stage"]), (self.layout.world, self.zero_stage)
+        if there != here and self.layout.rank == 0:
+            logger.info(
+                "%s was written by %d rank(s) under ZeRO-%d, this is %d under ZeRO-%d: same clips and masks, equal up "
+                "to rounding where nothing is drawn or averaged by rank",
+                *(path, *there, *here),
             )
 
 
@@ -113,9 +200,47 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def read_state(path: Path) -> dict[str, Any]:
     """The ``state.json`` of a checkpoint."""
     try:
-        return dict(json.loads((path / STATE_FILE).read_text()))
+        state = dict(json.loads((path / STATE_FILE).read_text()))
     except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {path} is damaged ({error}); remove it to continue from the one before") from error
+        raise UserError(_damaged(path, error)) from error
+    if state.get("format") != FORMAT:
+        raise UserError(f"checkpoint {path} was written by another version of mmjepa; give another run=")
+    return state
+
+
+def _dealt_out(engine: Any, layout: Layout) -> dict[str, Tensor]:
+    """This rank's share of parameters, buffers and moments, in host memory. A collective: call on every rank."""
+    task: Task = engine.module
+    model, trained = task.state_dict(), dict(optimizer_state.trained(task))
+    load = [0] * layout.world
+    mine: dict[str, Tensor] = {}
+    for name, value in model.items():  # to the rank with the least so far: the same on all
+        owner = load.index(min(load))
+        load[owner] += value.numel()
+        tensors = {f"{MODEL}/{name}": value}
+        if name in trained:
+            moments = optimizer_state.MOMENTS
+            tensors |= {f"{kind}/{name}": optimizer_state.whole_moment(engine, trained[name], kind) for kind in moments}
+        if owner == layout.rank:
+            mine |= _copied(tensors.items())
+    return mine
+
+
+def _copied(tensors: Any) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors}
+
+
+def _stored(path: Path) -> Iterator[tuple[str, str, Tensor]]:
+    """(kind, name, tensor) of everything that the ranks wrote into a checkpoint."""
+    for file in sorted(path.glob("rank-*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 (not a dictionary)
+                kind, _, name = key.partition("/")
+                yield kind, name, opened.get_tensor(key)
+
+
+def _damaged(path: Path, cause: object) -> str:
+    return f"checkpoint {path} is damaged ({cause}); remove it to continue from the one before"
 
 
 def _changed(saved: Mapping[str, str], present: Mapping[str, str]) -> set[str]:
@@ -123,7 +248,12 @@ def _changed(saved: Mapping[str, str], present: Mapping[str, str]) -> set[str]:
 
 
 def _shapes(task: nn.Module) -> dict[str, list[int]]:
-    return {name: list(parameter.shape) for name, parameter in task.named_parameters()}
+    return {name: list(tensor.shape) for name, tensor in task.state_dict().items()}
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _remove(path: Path) -> None:
@@ -147,17 +277,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _restricted(checkpoint_engine: Any) -> Any:
-    """The same DeepSpeed checkpoint engine, but loading refuses pickled code (DeepSpeed loads with full pickle)."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    def load(path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)
-
-    checkpoint_engine.load = load
-    return checkpoint_engine

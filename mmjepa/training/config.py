@@ -11,12 +11,15 @@ from mmjepa.errors import UserError
 from mmjepa.precision import fastest_precision
 
 RUNTIME_KEYS = (
-    *("run", "dry_run", "data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes"),
+    *("run", "dry_run", "accumulation"),
+    *("data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes"),
     *("align.features", "text.cache"),
 )
-RUNTIME_GROUPS = ("log", "checkpoint", "health")
+RUNTIME_GROUPS = ("log", "checkpoint", "health", "deepspeed")
 """Settings that may change when a run is continued: they alter neither the loss at a step nor what is saved in the end
-(``data.root`` may be another place of the same data: their fingerprints are compared)."""
+(``data.root`` may be another place of the same data: their fingerprints are compared). ``accumulation`` and
+``deepspeed`` are here for another number of GPUs: they alter the loss as that does, by rounding, and in terms over
+batch statistics."""
 
 
 @dataclass
@@ -70,14 +73,23 @@ class DeepSpeedConfig:
 
 @dataclass
 class CheckpointConfig:
-    """A checkpoint ``every`` so many optimiser steps and after the last one; the newest ``keep_last`` stay on disk."""
+    """A checkpoint ``every`` so many optimiser steps and after the last one.
+
+    The newest ``keep_last`` stay on disk, and with ``keep_every`` all whose step is a multiple of it.
+    """
 
     every: int = 500
     keep_last: int = 2
+    keep_every: int | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep_last < 1:
             raise UserError("checkpoint: every and keep_last must be at least 1")
+        if self.keep_every is not None and (self.keep_every < 1 or self.keep_every % self.every):
+            raise UserError(
+                f"checkpoint: keep_every={self.keep_every} must be null or a multiple of every={self.every}, "
+                "or there is nothing to keep"
+            )
 
 
 @dataclass

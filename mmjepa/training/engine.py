@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmjepa.config import to_dict
 from mmjepa.errors import UserError
-from mmjepa.training.checkpoint import Checkpoints
+from mmjepa.training.checkpoint import Checkpoints, Progress
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.ema import gathered
 from mmjepa.training.flops import measured_peak
@@ -55,9 +55,9 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder) -> None:
         self.config, self.task, self.layout, self.folder = config, task, layout, folder
-        self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint.keep_last)
+        self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint)
         self.engine = deepspeed_engine(task, config, layout)
-        self.step = self.checkpoints.load_latest(self.engine)
+        self.step = self.checkpoints.load_latest(self.engine).step
         self.terms = TermBuffer()
         self.keys: list[list[str]] = []  # of the buffered steps, to name the samples of a step that went wrong
         self.watch = Stopwatch()
@@ -196,7 +196,7 @@ class Trainer:
         self.watch.pause()
         if self.log:
             self.log.flush()
-        self.checkpoints.save(self.engine, self.step, to_dict(self.config))
+        self.checkpoints.save(self.engine, Progress(self.step), to_dict(self.config))
         self.watch.resume()
 
 

@@ -1,0 +1,105 @@
+"""What a run survives: numbers that are not finite, a full disk, and another number of ranks."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from programs import HERE, Train, read_curve, start
+
+from mmjepa.errors import UserError
+
+TOY = HERE / "toy.py"
+
+
+@pytest.mark.slow
+def test_ranks_and_stage_may_change_on_the_way(
+    tmp_path: Path, train_toy: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 ranks under ZeRO-1, then 1 under ZeRO-0 with twice the micro-batches, then 2 under ZeRO-2."""
+    run = tmp_path / "run"
+    first = start(TOY, f"run={run}", ranks=2, TOY_SIGNAL="SIGTERM", TOY_SIGNAL_AT="13 1")
+    assert first.returncode != 0
+    monkeypatch.setenv("TOY_SIGNAL", "SIGTERM")
+    monkeypatch.setenv("TOY_SIGNAL_AT", "26 0")
+    with pytest.raises(SystemExit):
+        train_toy(run, "deepspeed.stage=0", "accumulation=2")
+    monkeypatch.delenv("TOY_SIGNAL_AT")
+    last = start(TOY, f"run={run}", "deepspeed.stage=2", ranks=2)
+    assert last.returncode == 0, last.stderr
+    assert "written by 1 rank(s) under ZeRO-0, this is 2 under ZeRO-2" in last.stderr
+    train_toy(tmp_path / "whole")
+    for ours, reference in zip(read_curve(run), read_curve(tmp_path / "whole"), strict=True):
+        assert ours == pytest.approx(reference, rel=1e-4, abs=1e-6)
+
+
+def test_every_so_many_checkpoints_stay_for_good(tmp_path: Path, train_toy: Train) -> None:
+    train_toy(tmp_path / "run", "checkpoint.every=4", "checkpoint.keep_last=2", "+checkpoint.keep_every=16")
+    kept = [path.name for path in sorted((tmp_path / "run").glob("checkpoints/step-*"))]
+    assert kept == ["step-00000016", "step-00000032", "step-00000036", "step-00000040"]
+    with pytest.raises(UserError, match="keep_every=6 must be null or a multiple of every=4"):
+        train_toy(tmp_path / "run", "checkpoint.every=4", "+checkpoint.keep_every=6")
+
+
+def test_a_write_that_fails_half_way_leaves_the_checkpoint_before(
+    tmp_path: Path, train_toy: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmjepa.training import checkpoint
+
+    run, settings = tmp_path / "run", ["width=600", "dropout=0.2"]  # a checkpoint of 100 kB
+    write, limit = checkpoint.save_file, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write_on_a_full_disk(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if "step-00000020" in str(path):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+        try:
+            write(tensors, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    monkeypatch.setattr(checkpoint, "save_file", write_on_a_full_disk)
+    with pytest.raises(UserError, match=r"cannot write checkpoint .*20 \(rank 0: .*\); step-00000010 is kept"):
+        train_toy(run, *settings)
+    assert [path.name for path in run.glob("checkpoints/*")] == ["step-00000010"]
+    monkeypatch.undo()
+    train_toy(run, *settings)
+    train_toy(tmp_path / "whole", *settings)
+    assert read_curve(run) == read_curve(tmp_path / "whole")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB that is mounted for the test."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("file systems can be mounted by root only")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_two_ranks_in_one_line_and_room_continues_them(small_disk: Path, train_toy: Train) -> None:
+    settings = ["width=3000", "checkpoint.keep_last=1"]  # checkpoints of 500 kB
+    full = start(TOY, f"run={small_disk / 'run'}", *settings, ranks=2)
+    assert full.returncode != 0
+    (line,) = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+    assert "No space left on device" in line
+    assert "step-00000010 is kept" in line
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    train_toy(small_disk / "run", *settings)
+    assert [row["step"] for row in read_curve(small_disk / "run")] == list(range(1, 41))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UserError, match=r"cannot write into run=.*: Read-only"):
+        train_toy(small_disk / "run", *settings)
