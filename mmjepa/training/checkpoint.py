@@ -43,7 +43,7 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: finished optimiser steps, and how many of them were skipped."""
+    """How far a run has come: finished optimiser steps, and how many of them were skipped (see ``nonfinite.py``)."""
 
     step: int = 0
     skipped: int = 0

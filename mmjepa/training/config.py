@@ -15,7 +15,7 @@ RUNTIME_KEYS = (
     *("data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes"),
     *("align.features", "text.cache"),
 )
-RUNTIME_GROUPS = ("log", "checkpoint", "health", "deepspeed")
+RUNTIME_GROUPS = ("log", "checkpoint", "health", "nonfinite", "deepspeed")
 """Settings that may change when a run is continued: they alter neither the loss at a step nor what is saved in the end
 (``data.root`` may be another place of the same data: their fingerprints are compared). ``accumulation`` and
 ``deepspeed`` are here for another number of GPUs: they alter the loss as that does, by rounding, and in terms over
@@ -93,6 +93,17 @@ class CheckpointConfig:
 
 
 @dataclass
+class NonFiniteConfig:
+    """Steps with a loss or gradient that is not finite are skipped, at most ``skips`` of them in a whole run."""
+
+    skips: int = 3
+
+    def __post_init__(self) -> None:
+        if self.skips < 0:
+            raise UserError("nonfinite: skips must not be negative")
+
+
+@dataclass
 class LogConfig:
     """How often (optimiser steps) a row of metrics is written."""
 
@@ -132,6 +143,7 @@ class TrainingConfig:
     ema: EmaConfig | None = None
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    nonfinite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     log: LogConfig = field(default_factory=LogConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 

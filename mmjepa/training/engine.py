@@ -15,13 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmjepa.config import to_dict
-from mmjepa.errors import UserError
 from mmjepa.training.checkpoint import Checkpoints, Progress
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.ema import gathered
 from mmjepa.training.flops import measured_peak
 from mmjepa.training.launch import deepspeed_engine, device, on_first_rank, processes, seed_everything
 from mmjepa.training.metrics import MetricsLog, Stopwatch, TermBuffer, mean_terms
+from mmjepa.training.nonfinite import NORM, SkippedSteps, tell_adamw
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.schedules import learning_rate
 from mmjepa.training.stopping import STOPPED_EXIT_CODE, StopRequest, stop_requests
@@ -33,9 +33,10 @@ logger = logging.getLogger(__name__)
 def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Task]) -> None:
     """Train the task that ``build_task(device)`` makes, from the newest checkpoint of ``config.run`` if there is one.
 
-    Raises UserError if the run folder belongs to another configuration, the batch does not divide, the loss stops
-    being finite, or the data cannot be read. After SIGTERM or SIGUSR1 to any rank, all save after the next row of
-    metrics (so that a continued run writes the same rows) and exit with code ``STOPPED_EXIT_CODE``.
+    Raises UserError if the run folder belongs to another configuration, the batch does not divide, loss or gradient
+    are not finite more often than allowed, the data cannot be read, or the run's folder cannot be written. After
+    SIGTERM or SIGUSR1 to any rank, all save after the next row of metrics (so that a continued run writes the same
+    rows) and exit with code ``STOPPED_EXIT_CODE``.
     """
     folder = RunFolder(Path(config.run))
     folder.check_continues(config)
@@ -57,7 +58,9 @@ class Trainer:
         self.config, self.task, self.layout, self.folder = config, task, layout, folder
         self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint)
         self.engine = deepspeed_engine(task, config, layout)
-        self.step = self.checkpoints.load_latest(self.engine).step
+        done = self.checkpoints.load_latest(self.engine)
+        self.step = done.step
+        self.skips = SkippedSteps(folder.skipped, layout, config.nonfinite.skips, done.skipped, done.step)
         self.terms = TermBuffer()
         self.keys: list[list[str]] = []  # of the buffered steps, to name the samples of a step that went wrong
         self.watch = Stopwatch()
@@ -128,7 +131,7 @@ class Trainer:
                 total[name] = total.get(name, 0.0) + term.detach() / len(micro_batches)
             self.flops += self.task.flops(batch) * self.layout.world
         # ZeRO measures the norm in its step, and skips the update when it is not finite: then the norm says so here.
-        total["grad_norm"] = _scalar(engine.get_global_grad_norm() if norm is None else norm, total["loss"])
+        total[NORM] = _scalar(engine.get_global_grad_norm() if norm is None else norm, total["loss"])
         self.terms.add(total)
         self.keys.append([key for batch in micro_batches for key in self.task.batch_keys(batch)])
         self.values = {"lr": rate, **self.task.after_step(self.step)}
@@ -138,18 +141,20 @@ class Trainer:
             self.log.advance()
 
     def _clip(self) -> Tensor | None:
-        """Stage 0: clip the (already averaged) gradients and return their norm. Otherwise DeepSpeed does it."""
+        """Stage 0: clip the (already averaged) gradients, see to the skip, return the norm. Else DeepSpeed does it."""
         if self.config.deepspeed.stage:
             return None
         limit = self.config.optimizer.max_grad_norm
-        return torch.nn.utils.clip_grad_norm_(self.task.parameters(), math.inf if limit is None else limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), math.inf if limit is None else limit)
+        tell_adamw(self.engine.optimizer, norm)
+        return norm
 
     def _write_row(self, measures: bool) -> None:
-        """Reduce the interval over ranks, stop if it is not finite, write it on rank 0. Called on every rank."""
+        """Reduce the interval over ranks, sort out skipped steps, write it on rank 0. Called on every rank."""
         self.watch.pause()
-        bad_here = self.terms.first_bad_here()
-        steps = self.terms.reduce()
-        self._stop_if_not_finite(steps, bad_here)
+        bad_here = self.terms.bad_here(apart_from=NORM)
+        terms = self.terms.reduce()
+        steps = self.skips.sort_out(self.step - len(terms), terms, bad_here, self.keys)
         health = self.task.health() if measures else {}
         totals = self._totals()
         if self.log:
@@ -159,6 +164,7 @@ class Trainer:
                 "step": self.step,
                 **mean_terms(steps),
                 **self.values,
+                "skipped_steps": self.skips.count,
                 "seconds_per_step": seconds / self.watch.steps,
                 "clips_per_s": self.watch.steps * self.config.batch_size / seconds,
                 "data_wait": self.watch.waited / seconds,
@@ -178,25 +184,11 @@ class Trainer:
         dist.all_reduce(summed)
         return dict(zip(counters, summed.tolist(), strict=True))
 
-    def _stop_if_not_finite(self, steps: list[dict[str, float]], bad_here: int | None) -> None:
-        """Every rank sees the same reduced terms, so all stop together, before anything is saved."""
-        bad = [[name for name, value in terms.items() if not math.isfinite(value)] for terms in steps]
-        if not any(bad):
-            return
-        first, names = next((place, names) for place, names in enumerate(bad) if names)
-        keys: list[list[str]] = [[] for _ in range(self.layout.world)]
-        dist.all_gather_object(keys, self.keys[first] if bad_here == first else [])
-        step = self.step - len(steps) + first
-        raise UserError(
-            f"{', '.join(names)} not finite at step {step}; the last checkpoint is intact; "
-            f"samples of the step: {', '.join(key for part in keys for key in part)}"
-        )
-
     def _save(self) -> None:
         self.watch.pause()
         if self.log:
             self.log.flush()
-        self.checkpoints.save(self.engine, Progress(self.step), to_dict(self.config))
+        self.checkpoints.save(self.engine, Progress(self.step, self.skips.count), to_dict(self.config))
         self.watch.resume()
 
 

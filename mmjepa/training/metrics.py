@@ -50,10 +50,13 @@ class TermBuffer:
         self._names, self._values = [], []
         return steps
 
-    def first_bad_here(self) -> int | None:
-        """Position of the first buffered step with a non-finite term on this rank."""
-        finite = [bool(torch.isfinite(values).all()) for values in self._values]
-        return finite.index(False) if False in finite else None
+    def bad_here(self, apart_from: str) -> set[int]:
+        """Places of the buffered steps with a term that is not finite on this rank, other than ``apart_from``."""
+        finite = [
+            torch.isfinite(values[[name != apart_from for name in names]]).all()
+            for names, values in zip(self._names, self._values, strict=True)
+        ]
+        return {place for place, fine in enumerate(torch.stack(finite).tolist()) if not fine}
 
     def __len__(self) -> int:
         return len(self._values)
@@ -101,7 +104,7 @@ class MetricsLog:
     """Writes rows on rank 0. Opened at ``step``, it first drops rows beyond it: a resumed curve has no doubles."""
 
     def __init__(self, jsonl: Path, tensorboard: Path, step: int, total: int) -> None:
-        _truncate(jsonl, step)
+        truncate(jsonl, step)
         self._file = jsonl.open("a")
         self._board = SummaryWriter(str(tensorboard), purge_step=step + 1)
         self._bar = tqdm(total=total, initial=step, unit="step", disable=None, dynamic_ncols=True, smoothing=0.05)
@@ -141,8 +144,8 @@ class MetricsLog:
         )
 
 
-def _truncate(jsonl: Path, step: int) -> None:
-    """Drop the rows after ``step`` and a half-written last line, through a rename."""
+def truncate(jsonl: Path, step: int) -> None:
+    """Drop the rows whose ``step`` is beyond ``step`` and a half-written last line, through a rename."""
     if not jsonl.exists():
         return
     kept = []

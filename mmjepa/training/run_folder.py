@@ -1,6 +1,7 @@
 """The folder of a run: what was asked for, by which code, and whether it may be continued.
 
 config.yaml  metrics.jsonl  tensorboard/  checkpoints/  encoder/ (or what the task exports)
+skipped.jsonl: steps that were not finite, with their samples, if there were any
 meta.json: provenance of the first start and, under "continued", of every later one
 """
 
@@ -32,6 +33,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
+        self.skipped = path / "skipped.jsonl"
         self.tensorboard = path / "tensorboard"
 
     def check_continues(self, config: TrainingConfig) -> None:

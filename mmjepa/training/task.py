@@ -63,7 +63,11 @@ class Task(nn.Module, ABC):
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             terms = self.losses(batch)
         # DeepSpeed scales the gradient at every output that requires one: a term inside the loss would be hit twice.
-        return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
+        values = {name: term.detach() for name, term in terms.items()}
+        # One, or NaN if any term is not finite: then the gradient is not either, and the step is skipped everywhere
+        # (see nonfinite.py).
+        sound = torch.stack([value.float() for value in values.values()]).sum() * 0 + 1
+        return {**values, "loss": terms["loss"] * sound}
 
     @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import resource
 import subprocess
@@ -11,10 +13,67 @@ from pathlib import Path
 import pytest
 import torch
 from programs import HERE, Train, read_curve, start
+from toy import ToyConfig, ToyTask
 
+from mmjepa.config import load_config
 from mmjepa.errors import UserError
+from mmjepa.training.launch import seed_everything
+from mmjepa.training.schedules import learning_rate
+from mmjepa.training.task import Layout
 
 TOY = HERE / "toy.py"
+
+
+def trained_by_hand(skipped: set[int]) -> torch.nn.Module:
+    """The toy network after a plain loop of torch that makes no update at the steps in ``skipped``."""
+    config = load_config("toy", ToyConfig, ["run=nowhere"], HERE)
+    seed_everything(config.seed)
+    task, rates = ToyTask(config), config.optimizer
+    groups = task.parameter_groups(rates.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=rates.lr, betas=(rates.beta1, rates.beta2), eps=rates.eps)
+    for step, (batch,) in enumerate(task.batches(0, Layout())):
+        if step in skipped:
+            continue
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(rates, step, config.steps)
+        optimizer.zero_grad()
+        task(batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), rates.max_grad_norm or math.inf)
+        optimizer.step()
+    return task.network
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_step_that_is_not_finite_is_left_out_and_named(
+    tmp_path: Path, train_toy: Train, caplog: pytest.LogCaptureFixture, stage: int
+) -> None:
+    run = tmp_path / "run"
+    task = train_toy(run, "bad_at=[0,8]", f"deepspeed.stage={stage}", "log.every=5", "accumulation=2")
+    for trained, reference in zip(task.network.parameters(), trained_by_hand({0, 8}).parameters(), strict=True):
+        torch.testing.assert_close(trained, reference, rtol=1e-4, atol=1e-6)
+    curve = read_curve(run)
+    assert [row["skipped_steps"] for row in curve] == [1, 2, 2, 2, 2, 2, 2, 2]
+    assert all(math.isfinite(row[name]) for row in curve for name in ("loss", "error", "grad_norm", "teacher"))
+    told = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in told] == [0, 8]
+    assert "row-15" in told[1]["keys"]
+    assert "loss" in told[1]["not_finite"]
+    assert "not finite at step 8" in caplog.text
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_too_many_skips_end_the_run_before_anything_is_saved(tmp_path: Path, train_toy: Train, stage: int) -> None:
+    run = tmp_path / "run"
+    settings = [f"deepspeed.stage={stage}", "bad_at=[3,11,12,13]", "log.every=7", "checkpoint.every=5"]
+    with pytest.raises(UserError, match=r"loss not finite at step 13.*row-15.*4 step.* more than nonfinite.skips=3"):
+        train_toy(run, *settings)
+    assert [path.name for path in sorted(run.glob("checkpoints/step-*"))] == ["step-00000005", "step-00000010"]
+    with pytest.raises(UserError, match="4 step"):  # counts over restarts, and skips the same steps again
+        train_toy(run, *settings)
+    train_toy(run, *settings, "+nonfinite.skips=4")
+    train_toy(tmp_path / "whole", *settings, "+nonfinite.skips=4")
+    assert read_curve(run) == read_curve(tmp_path / "whole")
+    assert (run / "skipped.jsonl").read_text() == (tmp_path / "whole" / "skipped.jsonl").read_text()
 
 
 @pytest.mark.slow

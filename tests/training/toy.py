@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,11 +27,11 @@ FEATURES = 12
 
 @dataclass
 class ToyConfig(TrainingConfig):
-    """``width`` changes the shape; ``dropout`` draws random numbers; ``bad_at`` puts a NaN into a row of that step."""
+    """``width`` changes the shape; ``dropout`` draws random numbers; ``bad_at``: steps whose last row gets a NaN."""
 
     width: int = 16
     dropout: float = 0.0
-    bad_at: int = -1
+    bad_at: list[int] = field(default_factory=list)
 
 
 class ToyTask(Task):
@@ -63,7 +63,7 @@ class ToyTask(Task):
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
             inputs = torch.randn(self.config.batch_size, FEATURES, generator=generator)
             targets = torch.sin(inputs.sum(dim=1)) + inputs[:, 0]
-            if step == self.config.bad_at:
+            if step in self.config.bad_at:
                 inputs[-1] = float("nan")
             keys = [f"row-{row}" for row in range(self.config.batch_size)]
             yield [(keys[part], inputs[part], targets[part]) for part in rows]

@@ -1,6 +1,6 @@
 """The toy task under ZeRO 0, 1 and 2, one after the other in one set of processes.
 
-torchrun --nproc_per_node 2 tests/training/toy_stages.py <folder>
+torchrun --nproc_per_node 2 tests/training/toy_stages.py <folder> [key=value ...]
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mmjepa.training.engine import run_training
 from mmjepa.training.launch import processes
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, settings: list[str]) -> None:
     with processes(accumulation=1):
         for stage in (0, 1, 2):
-            overrides = [f"run={folder / f'zero{stage}'}", f"deepspeed.stage={stage}"]
+            overrides = [f"run={folder / f'zero{stage}'}", f"deepspeed.stage={stage}", *settings]
             config = load_config("toy", ToyConfig, overrides, Path(__file__).parent)
             run_training(config, lambda device, config=config: ToyTask(config))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
