@@ -47,7 +47,10 @@ def run_training(config: TrainingConfig, build_task: Callable[[torch.device], Ta
         trainer = Trainer(config, task, layout, folder)
         # Only now: a start that is refused leaves no folder, and no mark in that of an earlier run.
         on_first_rank(lambda: folder.open(config, layout.world))
-        with stop_requests() as stop:  # not before: until there is something to save, a signal just ends the process
+        with (
+            stop_requests() as stop,
+            folder.writing(),
+        ):  # not before: until there is something to save, a signal just ends the process
             trainer.run(stop)
 
 

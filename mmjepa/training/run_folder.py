@@ -7,15 +7,19 @@ meta.json: provenance of the first start and, under "continued", of every later 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from mmjepa.config import config_hash, save_yaml, to_dict
 from mmjepa.errors import UserError
@@ -24,6 +28,11 @@ from mmjepa.training.config import RUNTIME_GROUPS, RUNTIME_KEYS, TrainingConfig
 
 PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "numpy", "mmjepa")
 SHOWN_DIFFERENCES = 5
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR),
+}
+"""What a full or damaged disk, and a path that is not ours, answer to a write."""
 
 
 class RunFolder:
@@ -53,7 +62,7 @@ class RunFolder:
 
     def open(self, config: TrainingConfig, world: int) -> None:
         """Create the folder and write the resolved configuration and the provenance (rank 0)."""
-        try:
+        with self.writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             save_yaml(config, self.path / "config.yaml")
             meta = self.path / "meta.json"
@@ -64,8 +73,19 @@ class RunFolder:
             temporary = meta.with_suffix(".tmp")
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
             os.replace(temporary, meta)
-        except OSError as error:
-            raise UserError(f"cannot write into run={self.path}: {error.strerror}") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within, a disk that is full or must not be written ends in one line that says which checkpoint is kept."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+                raise
+            reason = error.strerror if isinstance(error, OSError) else error
+            kept = complete_checkpoints(self.checkpoints) if self.checkpoints.is_dir() else []
+            state = f"; {kept[-1].name} is kept" if kept else ""
+            raise UserError(f"cannot write into run={self.path}: {reason}{state}") from error
 
 
 def may_change(key: str) -> bool:

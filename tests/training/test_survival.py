@@ -148,6 +148,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard, which tells too
+def test_no_room_for_a_row_of_metrics_ends_in_one_line_too(small_disk: Path, train_toy: Train) -> None:
+    run = small_disk / "run"
+    (small_disk / "other").write_bytes(bytes(2**20 - 40_000))
+    with pytest.raises(UserError, match=rf"cannot write into run={run}: No space left on device"):
+        train_toy(run, "checkpoint.every=300", "steps=300")
+    (small_disk / "other").unlink()
+    train_toy(run, "checkpoint.every=300", "steps=300")
+    assert [row["step"] for row in read_curve(run)] == list(range(1, 301))
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_two_ranks_in_one_line_and_room_continues_them(small_disk: Path, train_toy: Train) -> None:
     settings = ["width=3000", "checkpoint.keep_last=1"]  # checkpoints of 500 kB
