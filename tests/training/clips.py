@@ -47,6 +47,17 @@ def _png(frame: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def nano_settings(root: Path) -> list[str]:
+    """Overrides of ``train.py`` for a run of seconds on the splits of ``root``: 4 frames of 32 x 32 pixels, FWM-HW-LD
+    with its heads, motion-guided masks."""
+    model = ["model=nano", "model.width=24", "model.depth=4", "model.heads=2", "model.frames=4", "model.patch=8"]
+    model += [f"model.resolution={SIDE}", "model.predictor.width=24", "model.predictor.heads=2"]
+    data = ["data=sprites", f"data.root={root}", "data.frames=4", "data.stride=1", f"data.resolution={SIDE}"]
+    steps = ["steps=14", "batch_size=8", "optimizer.warmup_steps=2", "log.every=1", "checkpoint.every=4"]
+    watch = ["health.every=7", "health.clips=4", "precision=fp32", "data.workers=0"]
+    return ["objective=fwm_hw_ld", "masking=motion_guided", *model, *data, *steps, *watch]
+
+
 def write_splits(root: Path, videos: int = 12, stills: int = 6) -> Path:
     """Write ``root``/motion-train, relations-train and appearance-train; returns ``root``."""
     provenance = Provenance("tests", {}, 0, {}, "none")

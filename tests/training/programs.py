@@ -22,9 +22,9 @@ RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 Train = Callable[..., ToyTask]
 
 
-def read_curve(run: Path) -> list[dict[str, Any]]:
+def read_curve(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """Rows of a run's metrics without what depends on the clock."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
 
 

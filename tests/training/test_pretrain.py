@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import SIDE, write_splits
+from clips import nano_settings, write_splits
 from programs import RENDEZVOUS, ROOT, read_curve, start
 from safetensors.torch import load_file
 from torch import Tensor
@@ -35,14 +35,7 @@ Pretrain = Callable[..., PretrainTask]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides for a run of seconds: 4 frames of 32 x 32 pixels, FWM-HW-LD with its heads, motion-guided masks."""
-    root = write_splits(tmp_path_factory.mktemp("discs"))
-    model = ["model=nano", "model.width=24", "model.depth=4", "model.heads=2", "model.frames=4", "model.patch=8"]
-    model += [f"model.resolution={SIDE}", "model.predictor.width=24", "model.predictor.heads=2"]
-    data = ["data=sprites", f"data.root={root}", "data.frames=4", "data.stride=1", f"data.resolution={SIDE}"]
-    steps = ["steps=14", "batch_size=8", "optimizer.warmup_steps=2", "log.every=1", "checkpoint.every=4"]
-    watch = ["health.every=7", "health.clips=4", "precision=fp32", "data.workers=0"]
-    return ["objective=fwm_hw_ld", "masking=motion_guided", *model, *data, *steps, *watch]
+    return nano_settings(write_splits(tmp_path_factory.mktemp("discs")))
 
 
 @pytest.fixture
