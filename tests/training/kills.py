@@ -35,8 +35,9 @@ from mmjepa.training.checkpoint import complete_checkpoints
 
 MOMENTS = ("step", "checkpoint write", "data start-up", "checkpoint write", "any")
 VICTIMS = ("one rank", "all ranks", "everything", "one rank")
-STEPS_PER_KILL = 8
-PATIENCE = 180.0
+STEPS_PER_KILL, ROWS = 4, 3
+"""Length of the run; rows that one life adds at most, or little more: so the kills come before the end."""
+PATIENCE = 900.0
 """Seconds that anything may take."""
 
 
@@ -68,6 +69,14 @@ class Kill:
     """Until the last process was gone."""
 
 
+@dataclass(frozen=True)
+class Clock:
+    """Seconds until a run's first row, and from row to row."""
+
+    first_row: float
+    row: float
+
+
 class Run:
     """A run of ``train.py`` under torchrun, and the processes it consists of."""
 
@@ -77,6 +86,7 @@ class Run:
         self.command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
         self.command += train
         self.ranks = ranks
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, or start it again."""
@@ -101,7 +111,7 @@ class Run:
 
     def ended(self) -> bool:
         """Whether the launcher is gone."""
-        return self.process.poll() is not None
+        return self.process is None or self.process.poll() is not None
 
     def look(self) -> None:
         """Note who is there: looking takes longer than some moments last."""
@@ -121,10 +131,21 @@ class Run:
             raise UserError(f"{len(alive)} processes outlived the kill of {victim} by {PATIENCE:.0f} s")
         return time.monotonic() - began
 
-    def finish(self) -> None:
-        """Let it run to its end."""
-        if code := self.process.wait(PATIENCE * 2):
+    def finish(self) -> Clock:
+        """Let it run to its end; returns how long things took."""
+        began = time.monotonic()
+        _until(lambda: self.rows() > 0, self, 0.01)
+        first_row = time.monotonic() - began
+        if code := self.process.wait(PATIENCE):
             raise UserError(f"{self.folder.name} ended with exit code {code}: see {self.folder.with_suffix('.log')}")
+        return Clock(first_row, (time.monotonic() - began - first_row) / self.rows())
+
+    def end(self) -> None:
+        """Leave nothing behind, however this program ends."""
+        if self.process is not None and self.process.poll() is None:
+            self.look()
+            for one in self.seen:
+                one.kill()
 
 
 def main(config: KillsConfig) -> None:
@@ -133,21 +154,26 @@ def main(config: KillsConfig) -> None:
     folder, dice = Path(config.folder), random.Random(config.seed)
     folder.mkdir(parents=True)
     settings = [*nano_settings(write_splits(folder / "discs")), f"deepspeed=zero{config.stage}", "data.workers=1"]
-    settings += [f"steps={STEPS_PER_KILL * (config.kills + 1)}", "log.every=1"]
+    settings += [f"steps={STEPS_PER_KILL * (config.kills + 1)}", "checkpoint.every=2"]
     whole, cut = Run(folder / "whole", settings, config.ranks), Run(folder / "cut", settings, config.ranks)
-    whole.start()
-    whole.finish()
-    reference, kills = read_curve(whole.folder), []
-    for number in range(config.kills):
+    kills = []
+    try:
+        whole.start()
+        clock = whole.finish()
+        reference = read_curve(whole.folder)
+        for number in range(config.kills):
+            cut.start()
+            kill = Kill(MOMENTS[number % len(MOMENTS)], dice.choice(VICTIMS))
+            _wait_for(kill.moment, cut, dice, clock)
+            kill.seconds_to_end = round(cut.kill(kill.victim, dice), 2)
+            _note_state(kill, cut.folder, reference)
+            kills.append(kill)
+            print(f"kill {number + 1}: {kill}", flush=True)
         cut.start()
-        kill = Kill(MOMENTS[number % len(MOMENTS)], dice.choice(VICTIMS))
-        _wait_for(kill.moment, cut, dice)
-        kill.seconds_to_end = round(cut.kill(kill.victim, dice), 2)
-        _note_state(kill, cut.folder, reference)
-        kills.append(kill)
-        print(f"kill {number + 1}: {kill}", flush=True)
-    cut.start()
-    cut.finish()
+        cut.finish()
+    finally:
+        whole.end()
+        cut.end()
     same = {"curve": read_curve(cut.folder) == reference, "files": _digests(cut.folder) == _digests(whole.folder)}
     print(f"{len(kills)} kills: curve {'equal' if same['curve'] else 'DIFFERS'}, files {same['files']}")
     if out:
@@ -157,21 +183,22 @@ def main(config: KillsConfig) -> None:
         raise UserError(f"the run that was killed is not the run that was left alone: {same}")
 
 
-def _wait_for(moment: str, run: Run, dice: random.Random) -> None:
+def _wait_for(moment: str, run: Run, dice: random.Random, clock: Clock) -> None:
     """Return at a random time within ``moment``."""
     begins_at = _last_step(run.folder)
     _until(lambda: len(run.trainers()) == run.ranks, run, 0.05)
     if moment == "any":
-        time.sleep(dice.uniform(0, 10))
+        then = time.monotonic() + dice.uniform(0, 1.2 * clock.first_row)
+        _until(lambda: time.monotonic() > then or run.rows() >= begins_at + ROWS, run, 0.01)
     else:
         _until(lambda: len(run.workers()) >= run.ranks, run, 0.05)
     run.look()
     if moment == "data start-up":
-        time.sleep(dice.uniform(0, 0.3))
+        time.sleep(dice.uniform(0, 2 * clock.row))
     elif moment == "step":
-        rows = begins_at + dice.randint(1, STEPS_PER_KILL)  # those beyond the checkpoint went when the workers started
+        rows = begins_at + dice.randint(1, ROWS)  # those beyond the checkpoint went when the workers started
         _until(lambda: run.rows() >= rows, run, 0.01)
-        time.sleep(dice.uniform(0, 0.2))
+        time.sleep(dice.uniform(0, clock.row))
     elif moment == "checkpoint write":
         _until(lambda: any(run.folder.glob("checkpoints/*.tmp")), run, 0.001)
         time.sleep(dice.uniform(0, 0.02))
