@@ -50,13 +50,15 @@ class Encoder(nn.Module):
         frames, height, width = pixels.shape[2:]
         return TokenGrid.of_clip(frames, height, width, self.config.tubelet, self.config.patch)
 
-    def forward(self, pixels: Tensor, index: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, T, H, W) -> levels (B, N, L, D), or (B, K, L, D) for the visible tokens ``index`` (B, K)."""
-        grid = self.grid_of(pixels)
-        return self.encode_patches(patchify(pixels, grid), grid, index)
+    def forward(self, clip: Tensor, index: Tensor | None = None, grid: TokenGrid | None = None) -> Tensor:
+        """Pixels (B, 3, T, H, W) -> levels (B, N, L, D), or (B, K, L, D) for the visible tokens ``index`` (B, K).
 
-    def encode_patches(self, patches: Tensor, grid: TokenGrid, index: Tensor | None = None) -> Tensor:
-        """As :meth:`forward`, from tubelets cut once by :func:`patchify` and shared by several passes."""
+        With ``grid``, ``clip`` is what :func:`patchify` cut, once for several passes.
+        """
+        patches = clip
+        if grid is None:
+            grid = self.grid_of(clip)
+            patches = patchify(clip, grid)
         rotary = rotary_table(grid, self.config.width // self.config.heads, patches.device)
         if index is not None:
             patches = gather_tokens(patches, index)

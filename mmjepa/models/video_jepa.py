@@ -39,7 +39,7 @@ class VideoJEPA(nn.Module):
         patches = patchify(pixels, grid)
         predictions = []
         for context_index, target_index in masks:
-            context = self.encoder.encode_patches(patches, grid, context_index)
+            context = self.encoder(patches, context_index, grid)
             predictions.append(Prediction(context, *self.predictor(context, context_index, target_index, grid)))
         return predictions
 

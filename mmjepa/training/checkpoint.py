@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from mmjepa.errors import UserError
 from mmjepa.training import optimizer_state
 from mmjepa.training.config import CheckpointConfig
+from mmjepa.training.partitioned import gathered, load_whole, whole_shape
 from mmjepa.training.task import Layout, Task
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ class Checkpoints:
             "data": task.data_fingerprints(),
             "config": dict(config),
         }
-        extra = _copied(task.extra_state().items()) if self.layout.rank == 0 else {}
+        extra = _copied(task.extra_state().items())  # on every rank: the teacher may lie in pieces
 
         def write() -> None:
             save_file(mine, partial / f"rank-{self.layout.rank:05d}.safetensors")
@@ -122,14 +124,14 @@ class Checkpoints:
 
     def _restore(self, engine: Any, path: Path, state: Mapping[str, Any]) -> None:
         task: Task = engine.module
-        model, trained = task.state_dict(), dict(optimizer_state.trained(task))
-        missing = {MODEL: set(model)} | {moment: set(trained) for moment in optimizer_state.MOMENTS}
+        trained = dict(optimizer_state.trained(task))
+        missing = {MODEL: set(task.state_dict())} | {moment: set(trained) for moment in optimizer_state.MOMENTS}
         for kind, name, tensor in _stored(path):
             if name not in missing.get(kind, ()):
                 raise UserError(_damaged(path, f"{kind}/{name} is not expected, or there twice"))
             missing[kind].remove(name)
             if kind == MODEL:
-                model[name].copy_(tensor)
+                load_whole(task, name, tensor)
             else:
                 optimizer_state.restore_moment(engine, trained[name], kind, tensor)
         if left := sorted(set().union(*missing.values())):
@@ -211,18 +213,19 @@ def read_state(path: Path) -> dict[str, Any]:
 def _dealt_out(engine: Any, layout: Layout) -> dict[str, Tensor]:
     """This rank's share of parameters, buffers and moments, in host memory. A collective: call on every rank."""
     task: Task = engine.module
-    model, trained = task.state_dict(), dict(optimizer_state.trained(task))
+    parameters, trained = dict(task.named_parameters()), dict(optimizer_state.trained(task))
     load = [0] * layout.world
     mine: dict[str, Tensor] = {}
-    for name, value in model.items():  # to the rank with the least so far: the same on all
-        owner = load.index(min(load))
-        load[owner] += value.numel()
-        tensors = {f"{MODEL}/{name}": value}
+    for name, value in task.state_dict().items():
+        owner = load.index(min(load))  # the rank with the least so far: the same on all
+        load[owner] += math.prod(whole_shape(parameters.get(name, value)))
+        moments: dict[str, Tensor] = {}
         if name in trained:
-            moments = optimizer_state.MOMENTS
-            tensors |= {f"{kind}/{name}": optimizer_state.whole_moment(engine, trained[name], kind) for kind in moments}
-        if owner == layout.rank:
-            mine |= _copied(tensors.items())
+            kinds = optimizer_state.MOMENTS
+            moments = {f"{kind}/{name}": optimizer_state.whole_moment(engine, trained[name], kind) for kind in kinds}
+        with gathered([parameters[name]] if name in parameters else []):
+            if owner == layout.rank:
+                mine |= _copied({f"{MODEL}/{name}": parameters.get(name, value), **moments}.items())
     return mine
 
 
@@ -248,7 +251,8 @@ def _changed(saved: Mapping[str, str], present: Mapping[str, str]) -> set[str]:
 
 
 def _shapes(task: nn.Module) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in task.state_dict().items()}
+    whole = {name: whole_shape(parameter) for name, parameter in task.named_parameters()}
+    return {name: whole.get(name, list(tensor.shape)) for name, tensor in task.state_dict().items()}
 
 
 def _empty(folder: Path) -> None:

@@ -59,16 +59,20 @@ class EmaConfig:
 
 @dataclass
 class DeepSpeedConfig:
-    """What is handed to DeepSpeed: the ZeRO stage and its communication buckets (elements)."""
+    """What is handed to DeepSpeed: the ZeRO stage and its communication buckets (elements).
+
+    ``whole_below``: under stage 3, parameters of fewer elements stay whole on every rank.
+    """
 
     stage: int = 1
     overlap_comm: bool = False
     reduce_bucket_size: int = 500_000_000
     allgather_bucket_size: int = 500_000_000
+    whole_below: int = 100_000
 
     def __post_init__(self) -> None:
-        if self.stage not in (0, 1, 2):
-            raise UserError(f"deepspeed: ZeRO stage {self.stage} is not supported (0, 1 or 2)")
+        if self.stage not in (0, 1, 2, 3):
+            raise UserError(f"deepspeed: no ZeRO stage {self.stage} (0 to 3)")
 
 
 @dataclass

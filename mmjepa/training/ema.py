@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from mmjepa.training.partitioned import load_whole, local_pieces, whole_state
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -19,7 +20,8 @@ class EmaTeacher(Generic[M]):
     In bf16 an average with momentum 0.996 or more does not move at all (the step is below half a unit in the last
     place), so the copy is fp32 whatever the student computes in. It is deliberately not an ``nn.Module``: assigned to
     a task it is not registered there, so neither the optimiser nor ZeRO's partitioning ever sees it. Make it before
-    the engine is built, from a student that is equal on every rank; equal updates then keep it equal.
+    the engine is built, from a student that is equal on every rank; equal updates then keep it equal. Under ZeRO-3 the
+    copy is shared out as the student is, and each rank averages its own pieces: nothing is gathered for an update.
     """
 
     def __init__(self, student: M) -> None:
@@ -28,28 +30,18 @@ class EmaTeacher(Generic[M]):
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
         """teacher <- momentum * teacher + (1 - momentum) * student. Buffers are copied. Call on every rank."""
-        live = list(student.parameters())
-        with gathered(live):
-            torch._foreach_lerp_(list(self.module.parameters()), [p.float() for p in live], 1.0 - momentum)
-        for kept, fresh in zip(self.module.buffers(), student.buffers(), strict=True):
-            kept.copy_(fresh)
+        kept, fresh = (local_pieces(list(module.parameters())) for module in (self.module, student))
+        torch._foreach_lerp_(kept, [piece.float() for piece in fresh], 1.0 - momentum)
+        for old, new in zip(self.module.buffers(), student.buffers(), strict=True):
+            old.copy_(new)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every tensor of the copy by name."""
-        return dict(self.module.state_dict())
+        """Every tensor of the copy by name, whole. Call on every rank."""
+        return whole_state(self.module)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore; names and shapes must match."""
-        self.module.load_state_dict(state)
-
-
-@contextmanager
-def gathered(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Within, every parameter is whole on every rank: a no-op unless ZeRO stage 3 has partitioned them."""
-    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
-        yield
-        return
-    import deepspeed  # choosing an accelerator at import is the launch module's business, not that of every importer
-
-    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
-        yield
+        """Restore from whole tensors; names and shapes must match. Call on every rank."""
+        if set(state) != set(self.module.state_dict()):
+            raise KeyError(f"not the tensors of this teacher: {sorted(set(state) ^ set(self.module.state_dict()))}")
+        for name, value in state.items():
+            load_whole(self.module, name, value)

@@ -17,11 +17,18 @@ from torch import Tensor
 from mmjepa.config import to_dict
 from mmjepa.training.checkpoint import Checkpoints, Progress
 from mmjepa.training.config import TrainingConfig
-from mmjepa.training.ema import gathered
 from mmjepa.training.flops import measured_peak
-from mmjepa.training.launch import deepspeed_engine, device, on_first_rank, processes, seed_everything
+from mmjepa.training.launch import (
+    deepspeed_engine,
+    device,
+    on_first_rank,
+    partition_frozen,
+    processes,
+    seed_everything,
+)
 from mmjepa.training.metrics import MetricsLog, Stopwatch, TermBuffer, mean_terms
 from mmjepa.training.nonfinite import NORM, SkippedSteps, tell_adamw
+from mmjepa.training.partitioned import gathered
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.schedules import learning_rate
 from mmjepa.training.stopping import STOPPED_EXIT_CODE, StopRequest, stop_requests
@@ -61,6 +68,9 @@ class Trainer:
         self.config, self.task, self.layout, self.folder = config, task, layout, folder
         self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint)
         self.engine = deepspeed_engine(task, config, layout)
+        if config.deepspeed.stage == 3:
+            for module in task.frozen_modules():
+                partition_frozen(module, config.deepspeed)
         done = self.checkpoints.load_latest(self.engine)
         self.step = done.step
         self.skips = SkippedSteps(folder.skipped, layout, config.nonfinite.skips, done.skipped, done.step)
@@ -83,7 +93,8 @@ class Trainer:
         finally:
             if self.log:
                 self.log.close()
-        with gathered(list(self.task.parameters())):
+        modules = [self.task, *self.task.frozen_modules()]
+        with gathered([parameter for module in modules for parameter in module.parameters()]):
             if self.layout.rank == 0:
                 self.task.export(self.folder.path / self.task.export_name, self.step)
         dist.barrier()

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mmjepa.errors import UserError
-from mmjepa.training.config import OptimizerConfig, TrainingConfig
+from mmjepa.training.config import DeepSpeedConfig, OptimizerConfig, TrainingConfig
 from mmjepa.training.task import Layout, Task
 
 LONGEST_WAIT = timedelta(days=7)
@@ -114,15 +114,33 @@ def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
             # At stage 0 the engine clips by itself, in the same pass that measures the norm: DeepSpeed would not
             # report it there.
             "gradient_clipping": (config.optimizer.max_grad_norm or 0.0) if settings.stage else 0.0,  # 0: none
-            "zero_optimization": {
-                "stage": settings.stage,
-                "overlap_comm": settings.overlap_comm,
-                "reduce_bucket_size": settings.reduce_bucket_size,
-                "allgather_bucket_size": settings.allgather_bucket_size,
-            },
+            "zero_optimization": _zero(settings),
         },
     )
     return engine
+
+
+def partition_frozen(module: nn.Module, settings: DeepSpeedConfig) -> None:
+    """Share the parameters of a module that is not trained out over the ranks, as ZeRO-3 does with those of the task.
+
+    Its forward passes then gather them block by block. None is kept whole beside its pieces: who changes the pieces
+    changes the parameter. Call on every rank.
+    """
+    import deepspeed
+
+    zero = _zero(settings) | {"stage3_param_persistence_threshold": 0}
+    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
+    deepspeed.initialize(model=module, dist_init_required=False, config=config)
+
+
+def _zero(settings: DeepSpeedConfig) -> dict[str, Any]:
+    return {
+        "stage": settings.stage,
+        "overlap_comm": settings.overlap_comm,
+        "reduce_bucket_size": settings.reduce_bucket_size,
+        "allgather_bucket_size": settings.allgather_bucket_size,
+        "stage3_param_persistence_threshold": settings.whole_below,
+    }
 
 
 def seed_everything(*parts: int) -> None:

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmjepa.training.partitioned import is_partitioned, piece_of
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def allocate(engine: Any) -> None:
     """Give AdamW the zeros that it would make at its first update: now they can be read, and restored into."""
-    for group in _adamw(engine).param_groups:
-        for tensor in group["params"]:
-            state = _adamw(engine).state[tensor]
-            if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=tensor.device)
-                for moment in MOMENTS:
-                    state[moment] = torch.zeros_like(tensor, requires_grad=False)
-    if engine.zero_optimization():
+    for tensor in _updated(engine):
+        state = _adamw(engine).state[tensor]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=tensor.device)
+            for moment in MOMENTS:
+                state[moment] = torch.zeros_like(tensor, requires_grad=False)
+    if engine.zero_optimization_stage() in (1, 2):
         engine.optimizer._lazy_init_hp_params_optimizer_state()  # tells each parameter where its piece lies
 
 
@@ -45,9 +46,11 @@ def whole_moment(engine: Any, parameter: nn.Parameter, moment: str) -> Tensor:
 
 def restore_moment(engine: Any, parameter: nn.Parameter, moment: str, whole: Tensor) -> None:
     """Set what this rank holds of ``moment``."""
-    from deepspeed.utils import safe_set_full_optimizer_state
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-    if engine.zero_optimization():
+    if is_partitioned(parameter):  # the call for whole tensors fails on pieces that are padded
+        safe_set_local_optimizer_state(parameter, piece_of(whole.to(parameter.device), parameter), moment)
+    elif engine.zero_optimization():
         safe_set_full_optimizer_state(parameter, whole.to(parameter.device), moment)
     else:
         engine.optimizer.state[parameter][moment].copy_(whole)
@@ -55,20 +58,23 @@ def restore_moment(engine: Any, parameter: nn.Parameter, moment: str, whole: Ten
 
 def updates(engine: Any) -> int:
     """How many updates AdamW has made: its bias correction depends on it. Every parameter has had all of them."""
-    optimizer = _adamw(engine)
-    counts = {int(optimizer.state[tensor]["step"]) for group in optimizer.param_groups for tensor in group["params"]}
-    (count,) = counts
+    (count,) = {int(_adamw(engine).state[tensor]["step"]) for tensor in _updated(engine)}
     return count
 
 
 def restore_updates(engine: Any, count: int) -> None:
     """Set the number of updates, and let ZeRO take over the parameters that the module was given."""
-    optimizer = _adamw(engine)
-    for group in optimizer.param_groups:
-        for tensor in group["params"]:
-            optimizer.state[tensor]["step"].fill_(float(count))
+    for tensor in _updated(engine):
+        _adamw(engine).state[tensor]["step"].fill_(float(count))
     if engine.zero_optimization():
         engine.optimizer.refresh_fp32_params()
+
+
+def _updated(engine: Any) -> list[Tensor]:
+    """The tensors that AdamW updates: parameters, or this rank's flat pieces of them."""
+    if engine.zero_optimization_stage() == 3:  # which takes them out of the groups between steps
+        return list(engine.optimizer.fp32_partitioned_groups_flat)
+    return [tensor for group in _adamw(engine).param_groups for tensor in group["params"]]
 
 
 def _adamw(engine: Any) -> torch.optim.Optimizer:

@@ -217,6 +217,10 @@ class PretrainTask(Task):
         data = self.parts.data
         return {name: Manifest.read(data.source_path(name)).fingerprint for name in data.sources}
 
+    def frozen_modules(self) -> list[torch.nn.Module]:
+        """See :meth:`Task.frozen_modules`: the teacher."""
+        return [self.teacher.module] if self.teacher else []
+
     def extra_state(self) -> dict[str, Tensor]:
         """The teacher."""
         return self.teacher.state_dict() if self.teacher else {}

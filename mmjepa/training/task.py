@@ -105,6 +105,10 @@ class Task(nn.Module, ABC):
         """What the run learns from, by name: a run that is continued must find the same."""
         return {}
 
+    def frozen_modules(self) -> list[nn.Module]:
+        """Modules that are not trained but run in every step (e.g. the EMA teacher): ZeRO-3 shares them out too."""
+        return []
+
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors that DeepSpeed does not save (e.g. the EMA teacher), equal on every rank."""
         return {}

@@ -41,7 +41,7 @@ def test_learns_and_leaves_everything_behind(finished: Path) -> None:
     assert kept == ["step-00000030", "step-00000040"]
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_stages_share_one_curve(finished: Path, tmp_path: Path, train_toy: Train, stage: int) -> None:
     train_toy(tmp_path / "run", f"deepspeed.stage={stage}")
     for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
@@ -58,7 +58,7 @@ def test_clipping_can_be_left_out(tmp_path: Path, train_toy: Train) -> None:
         assert zero2 == pytest.approx(zero0, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_accumulation_is_the_larger_batch(finished: Path, tmp_path: Path, train_toy: Train, stage: int) -> None:
     train_toy(tmp_path / "run", "accumulation=2", f"deepspeed.stage={stage}")
     for ours, reference in zip(read_curve(tmp_path / "run"), read_curve(finished), strict=True):
@@ -74,7 +74,7 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_parameters(tmp_path: Path, train_t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_killed_run_continues_exactly(tmp_path: Path, train_toy: Train, stage: int) -> None:
     setting = (f"deepspeed.stage={stage}", "dropout=0.2")
     cut = tmp_path / "cut"
@@ -131,7 +131,7 @@ def test_two_ranks_share_the_curve_of_one_and_skip_together(tmp_path: Path, trai
     train_toy(tmp_path / "one", *settings)
     result = start(HERE / "toy_stages.py", str(tmp_path), *settings, ranks=2)
     assert result.returncode == 0, result.stderr
-    for stage in (0, 1, 2):
+    for stage in (0, 1, 2, 3):
         run = tmp_path / f"zero{stage}"
         (skipped,) = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
         assert skipped["keys"] == [f"row-{row}" for row in range(8, 16)]  # of the rank that met it

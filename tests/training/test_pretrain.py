@@ -131,7 +131,7 @@ def test_cut_off_run_continues_exactly(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_two_ranks_with_workers_share_the_curve_of_one(
     finished: Path, tmp_path: Path, settings: list[str], stage: int
 ) -> None:

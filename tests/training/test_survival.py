@@ -80,7 +80,7 @@ def test_too_many_skips_end_the_run_before_anything_is_saved(tmp_path: Path, tra
 def test_ranks_and_stage_may_change_on_the_way(
     tmp_path: Path, train_toy: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """2 ranks under ZeRO-1, then 1 under ZeRO-0 with twice the micro-batches, then 2 under ZeRO-2."""
+    """2 ranks under ZeRO-1, then 1 under ZeRO-0 with twice the micro-batches, then 2 under ZeRO-3."""
     run = tmp_path / "run"
     first = start(TOY, f"run={run}", ranks=2, TOY_SIGNAL="SIGTERM", TOY_SIGNAL_AT="13 1")
     assert first.returncode != 0
@@ -89,9 +89,9 @@ def test_ranks_and_stage_may_change_on_the_way(
     with pytest.raises(SystemExit):
         train_toy(run, "deepspeed.stage=0", "accumulation=2")
     monkeypatch.delenv("TOY_SIGNAL_AT")
-    last = start(TOY, f"run={run}", "deepspeed.stage=2", ranks=2)
+    last = start(TOY, f"run={run}", "deepspeed.stage=3", ranks=2)
     assert last.returncode == 0, last.stderr
-    assert "written by 1 rank(s) under ZeRO-0, this is 2 under ZeRO-2" in last.stderr
+    assert "written by 1 rank(s) under ZeRO-0, this is 2 under ZeRO-3" in last.stderr
     train_toy(tmp_path / "whole")
     for ours, reference in zip(read_curve(run), read_curve(tmp_path / "whole"), strict=True):
         assert ours == pytest.approx(reference, rel=1e-4, abs=1e-6)

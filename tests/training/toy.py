@@ -74,7 +74,10 @@ class ToyTask(Task):
     def after_step(self, step: int) -> dict[str, float]:
         momentum = ema_momentum(self.ema, step, self.config.steps)
         self.teacher.update(self.network, momentum)
-        return {"ema_momentum": momentum, "teacher": float(next(self.teacher.module.parameters()).sum())}
+        return {"ema_momentum": momentum, "teacher": float(next(iter(self.teacher.state_dict().values())).sum())}
+
+    def frozen_modules(self) -> list[nn.Module]:
+        return [self.teacher.module]
 
     def extra_state(self) -> dict[str, Tensor]:
         return self.teacher.state_dict()

@@ -1,4 +1,4 @@
-"""The toy task under ZeRO 0, 1 and 2, one after the other in one set of processes.
+"""The toy task under ZeRO 0 to 3, one after the other in one set of processes.
 
 torchrun --nproc_per_node 2 tests/training/toy_stages.py <folder> [key=value ...]
 """
@@ -17,8 +17,8 @@ from mmjepa.training.launch import processes
 
 def main(folder: Path, settings: list[str]) -> None:
     with processes(accumulation=1):
-        for stage in (0, 1, 2):
-            overrides = [f"run={folder / f'zero{stage}'}", f"deepspeed.stage={stage}", *settings]
+        for stage in (0, 1, 2, 3):
+            overrides = [f"run={folder / f'zero{stage}'}", f"deepspeed.stage={stage}", "+deepspeed.whole_below=20", *settings]
             config = load_config("toy", ToyConfig, overrides, Path(__file__).parent)
             run_training(config, lambda device, config=config: ToyTask(config))
 
