@@ -133,6 +133,8 @@ def partition_frozen(module: nn.Module, settings: DeepSpeedConfig) -> None:
     deepspeed.initialize(model=module, dist_init_required=False, config=config)
 
 
+# Under stage 3 DeepSpeed also replaces torch.nn.functional.linear, for the whole process, by one that keeps no bfloat16
+# copy of a weight for the backward pass: with autocast these copies would add up to the whole model.
 def _zero(settings: DeepSpeedConfig) -> dict[str, Any]:
     return {
         "stage": settings.stage,

@@ -25,16 +25,21 @@ def whole_shape(parameter: Tensor) -> list[int]:
 
 def local_pieces(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     """What this rank holds of each parameter: its piece, or all of it. Pieces of equal modules are cut alike."""
-    return [parameter.ds_tensor if is_partitioned(parameter) else parameter.data for parameter in parameters]
+    return [_piece(parameter) if is_partitioned(parameter) else parameter.data for parameter in parameters]
 
 
 def piece_of(whole: Tensor, parameter: nn.Parameter) -> Tensor:
-    """This rank's flat piece of ``whole``, which is cut as the partitioned ``parameter`` is: padded to equal lengths."""
-    length = parameter.ds_tensor.numel()
+    """This rank's flat piece of ``whole``, cut as the partitioned ``parameter`` is: padded to equal lengths."""
+    length = _piece(parameter).numel()
     start = dist.get_rank() * length
     piece = whole.new_zeros(length)
     part = whole.flatten()[start : start + length]
     piece[: part.numel()] = part
+    return piece
+
+
+def _piece(parameter: nn.Parameter) -> Tensor:
+    piece: Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
     return piece
 
 
