@@ -9,6 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from mmjepa.data.h264 import x264_options
 from mmjepa.data.manifest import Provenance, ShardSetWriter
 from mmjepa.data.samples import Sample
 
@@ -34,7 +35,7 @@ def _mp4(frames: list[np.ndarray]) -> bytes:
         stream = container.add_stream("libx264", rate=12)
         stream.width = stream.height = SIDE
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "20", "threads": "1"}
+        stream.options = x264_options(20, 12)  # the same bytes every time: a test writes a data set twice
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
