@@ -34,7 +34,7 @@ class TokenWhitening(nn.Module):
         """Take the statistics from training features in which no step is missing, in one pass."""
         mean, covariance = token_moments(block.tokens for block in blocks)
         self.mean.copy_(mean)
-        self.matrix.copy_(whitening(covariance, self.shrinkage))
+        self.matrix.copy_(whitening(mean, covariance, self.shrinkage))
 
 
 class AttentivePooler(nn.Module):

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 FLOOR = 1e-6
-"""Channels that deviate less than this share of the most deviating one are noise of the number format: left out."""
+"""Channels that deviate less than this share of the most deviating one are noise of float32: left out."""
+FLOAT16_STEPS = 4 * 2.0**-10
+"""As are those that deviate by less than four steps of float16, in which features are stored, at their own size. A
+channel that training has silenced is a constant: its rounding, brought to unit size, would be most of what a readout
+fitted on stored features sees, and gone when the same encoder runs live."""
 
 
 def token_moments(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -37,15 +41,19 @@ def token_moments(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean + first, (covariance + covariance.T) / 2  # symmetric to the last digit
 
 
-def whitening(covariance: Tensor, shrinkage: float | None) -> Tensor:
-    """Map W (D, D) that takes deviations with this covariance to ``deviations @ W``, of nearly equal directions.
+def whitening(mean: Tensor, covariance: Tensor, shrinkage: float | None) -> Tensor:
+    """Map W (D, D) that takes deviations from ``mean`` (T', S, D) with this covariance (D, D) to ``deviations @ W``, of
+    nearly equal directions.
 
-    Channels are first brought to unit size; constant ones become 0. The principal variances v of their correlations are
-    then divided out, as far as they stand above ``shrinkage``: a direction is scaled by ((1 + s) / (v + s)) ** 0.5.
-    Without shrinkage (None) nothing is whitened: channels are brought to unit size, and that is all.
+    Channels are first brought to unit size; constant ones (:data:`FLOAT16_STEPS`) become 0. The principal variances v
+    of their correlations are then divided out, as far as they stand above ``shrinkage``: a direction is scaled by
+    ((1 + s) / (v + s)) ** 0.5. Without shrinkage (None) nothing is whitened: channels are brought to unit size, and
+    that is all.
     """
     deviation = covariance.double().diagonal().clamp(min=0).sqrt()
-    scale = torch.where(deviation > deviation.max() * FLOOR, 1 / deviation, 0.0)
+    size = mean.double().square().flatten(0, -2).mean(dim=0).sqrt()
+    alive = (deviation > deviation.max() * FLOOR) & (deviation > size * FLOAT16_STEPS)
+    scale = torch.where(alive, 1 / deviation, 0.0)
     if shrinkage is None:
         return scale.diag()
     variances, directions = torch.linalg.eigh(covariance.double() * scale[:, None] * scale)

@@ -66,7 +66,7 @@ class TokenMoments:
 
     def whitener(self, shrinkage: float | None) -> Whitener:
         """What takes the means off and whitens (see :func:`whitening`; None: scales channels alone)."""
-        return Whitener(self.mean.float(), whitening(self.covariance, shrinkage).float())
+        return Whitener(self.mean.float(), whitening(self.mean, self.covariance, shrinkage).float())
 
 
 def pooled_standardiser(pooled: Tensor) -> Standardiser:
