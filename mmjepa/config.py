@@ -11,9 +11,10 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ def load_config(root: str, schema: type[T], overrides: Sequence[str] = (), confi
     if missing:
         raise UserError(f"missing value: give {', '.join(f'{key}=...' for key in missing)}")
     try:
+        if strange := [key for key, value in _numbers(OmegaConf.to_container(merged)) if not math.isfinite(value)]:
+            raise UserError(f"{strange[0]}={OmegaConf.select(merged, strange[0])} is not a finite number")
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
@@ -57,6 +60,16 @@ def _merged(root: str, schema: type, overrides: Sequence[str], config_dir: Path 
         raise UserError(_one_line(error)) from error
     except ValueError as error:  # Hydra's own check of defaults lists: a group that is set to null
         raise UserError(f"{_one_line(error)}: name an option of the group, or take it away with ~group") from error
+
+
+def _numbers(node: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a plain configuration, with its key."""
+    if isinstance(node, (dict, list)):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, value in items:
+            yield from _numbers(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(node, float):
+        yield path, node
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def test_every_model_size_is_valid(size: str) -> None:
         ("ema.momentum=null", "ema.momentum: "),
         ("optimizer.lr=nan", "finite"),
         ("optimizer.lr=inf", "finite"),
-        ("optimizer.max_grad_norm=nan", "above 0"),
+        ("optimizer.max_grad_norm=nan", "max_grad_norm=nan is not a finite number"),
         ("masking.group=0", "group must be at least 1"),
         ("dry_run=2.5", "dry_run: "),
     ],
@@ -167,3 +167,31 @@ def test_options_are_refused_with_what_to_write(capsys: pytest.CaptureFixture[st
         run_program("train", TrainConfig, print, ["--steps=5"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: --steps=5 is not an option: settings are written key=value\n"
+
+
+JEPA = "objective.objectives.jepa.weights"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f"{JEPA}.predict=nan", "predict=nan is not a finite number"),
+        ("data.mean=[0,0,nan]", "data.mean.2=nan is not a finite number"),
+        ("optimizer.weight_decay=-1", "weight_decay must not be negative"),
+        ("model.mlp_ratio=0", "mlp_ratio must be above 0"),
+        (f"{JEPA}.context={{value: abc}}", "context.value must be a number"),
+        (f"{JEPA}.context={{value: 1, ramp: 3}}", "two rising numbers"),
+        (f"{JEPA}.context={{value: 1, ramp: [a, b]}}", "two rising numbers"),
+        ("objective=hw objective.objectives.hard_region.temperature=0", "temperature must be above 0"),
+        ("objective=ld objective.objectives.latent_dynamics.hidden=0", "hidden must be at least 1"),
+    ],
+)
+def test_numbers_that_cannot_work_are_refused(override: str, message: str) -> None:
+    def build() -> None:
+        overrides = override.split(" objective.") if " objective." in override else [override]
+        overrides = [overrides[0], *(f"objective.{one}" for one in overrides[1:])]
+        config = load_config("train", TrainConfig, ["run=unused", *overrides])
+        Composite(config.objective, config.model)  # type: ignore[arg-type]
+
+    with pytest.raises(UserError, match=message):
+        build()

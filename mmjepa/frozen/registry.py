@@ -37,6 +37,8 @@ class EncoderConfig:
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise UserError(f"encoder.{key}={getattr(self, key)}: choose one of {', '.join(allowed)}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"encoder.seed={self.seed}: give a number from 0 on")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -47,6 +49,8 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"unknown device '{device}'") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{device}': only cpu and cuda are supported")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device '{device}' is not on this machine ({torch.cuda.device_count()} GPUs)")
     return chosen

@@ -90,7 +90,7 @@ class MaskingConfig:
         if batch % group or group % micro_batch:
             raise UserError(
                 f"masking.group={group} must divide batch_size={batch} and be a multiple of the {micro_batch} clips of "
-                "a micro-batch: change it, the number of ranks, or accumulation"
+                f"a micro-batch: use {-(-micro_batch // group)} times as many ranks, or accumulation"
             )
         return group
 

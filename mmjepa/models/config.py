@@ -39,6 +39,8 @@ class ModelConfig:
             for name in ("width", "depth", "heads", "levels", "frames", "resolution", "tubelet", "patch"):
                 if getattr(config, name, 1) < 1:
                     raise UserError(f"{where}.{name} must be at least 1, not {getattr(config, name)}")
+        if self.mlp_ratio <= 0:
+            raise UserError(f"model.mlp_ratio must be above 0, not {self.mlp_ratio}")
         for part, width, heads in (
             ("encoder", self.width, self.heads),
             ("predictor", self.predictor.width, self.predictor.heads),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mmjepa.errors import UserError
 from mmjepa.objectives.base import Objective, Shape, register
 from mmjepa.objectives.latents import Latents
 from mmjepa.objectives.reductions import Term, mean_over_masks
@@ -23,6 +24,8 @@ class HardRegion(Objective):
 
     def __init__(self, shape: Shape, temperature: float = 1.0) -> None:
         super().__init__()
+        if temperature <= 0:
+            raise UserError(f"objective hard_region: temperature must be above 0, not {temperature}")
         self.temperature = temperature
 
     def forward(self, views: Sequence[Latents]) -> dict[str, Term]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from mmjepa.errors import UserError
 from mmjepa.objectives.base import SEMANTICS, Objective, Shape, check_choice, register
 from mmjepa.objectives.latents import Latents
 from mmjepa.objectives.reductions import Term, masked_mean, mean_over_masks, softmax_weights
@@ -15,6 +16,8 @@ INPUTS = ("all", "dynamics")
 
 def token_head(inputs: str, shape: Shape, hidden: int, outputs: int) -> nn.Sequential:
     """Linear-GELU-Linear head on all channels of a token, or on its dynamics factor only."""
+    if hidden < 1:
+        raise UserError(f"objective: hidden must be at least 1, not {hidden}")
     width = (
         shape.levels * shape.width if inputs == "all" else shape.factors.dynamics_channels(shape.levels, shape.width)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from mmjepa.errors import UserError
 from mmjepa.pipeline.stages import ROOT, StageFailed, cores, ended_by_signals, finished_stages, run_stages
 from mmjepa.pipeline.story import PipelineConfig, story
 
@@ -17,7 +18,10 @@ def run_story(config: PipelineConfig) -> None:
     stages = story(config)
     work = ROOT / config.work
     finished_stages(stages, work / "logs")  # refuses changed settings before their commands are written
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"work={config.work}: cannot make the folder ({error.strerror})") from error
     (work / "commands.txt").write_text("".join(f"{stage.shown()}\n" for stage in stages))
     try:
         with ended_by_signals():

@@ -41,6 +41,8 @@ class OptimizerConfig:
             raise UserError("optimizer: beta1 and beta2 must lie in [0, 1), eps must be above 0")
         if not all(0 <= rate < math.inf for rate in (self.lr, self.start_lr, self.final_lr)) or self.warmup_steps < 0:
             raise UserError("optimizer: rates and warmup_steps must be finite and not negative")
+        if self.weight_decay < 0:
+            raise UserError(f"optimizer: weight_decay must not be negative, not {self.weight_decay}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UserError("optimizer: max_grad_norm must be above 0, or null for no clipping")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+PATTERNS = ("model_*.npz", "objectives_*.npz", "sigreg_*.npz")
+
 
 def golden_folder(config: pytest.Config) -> Path:
     chosen = config.getoption("golden", default=None)
@@ -18,6 +20,8 @@ def golden_files(config: pytest.Config, pattern: str) -> list[Path]:
     folder = golden_folder(config)
     if not any(folder.glob("*.npz")):
         raise pytest.UsageError(f"--golden {folder}: no golden files (*.npz) there")
+    if strange := [path.name for path in folder.glob("*.npz") if not any(path.match(known) for known in PATTERNS)]:
+        raise pytest.UsageError(f"--golden {folder}: no test for {', '.join(strange)}; known are {', '.join(PATTERNS)}")
     return sorted(folder.glob(pattern))
 
 

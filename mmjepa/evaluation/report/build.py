@@ -99,7 +99,10 @@ def build_report(config: ReportConfig) -> Report:
         glossary_section(),
     ]
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: cannot make the folder ({error.strerror})") from error
     (out / PAGE).write_text(page(config.title, _subtitle(results, runs), findings, summary, sections, palette))
     sentences = "".join(f"* {one.sentence}\n" for one in findings)
     (out / "summary.md").write_text(f"{to_markdown(summary)}\n\n{summary.caption}\n\n{sentences}")

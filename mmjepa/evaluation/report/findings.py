@@ -90,7 +90,10 @@ def _paired(comparison: Comparison) -> str:
     one = comparison.difference
     points = percent(Estimate(one.difference, one.low, one.high, comparison.seeds))
     decided = "" if one.low > 0 or one.high < 0 else ", not to be told from noise"
-    return f"{points} points (p = {comparison.p_value:.2g} after Holm's correction{decided})"
+    told = f"p = {comparison.p_value:.2g} after Holm's correction{decided}"
+    if comparison.seeds < 2:
+        told += "; one pretraining seed, so of these two networks, not of the methods"
+    return f"{points} points ({told})"
 
 
 def headline_probe(results: Results) -> str | None:

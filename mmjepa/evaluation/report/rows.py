@@ -158,6 +158,11 @@ def _check_consistent(results: Results, folder: Path) -> None:
         if identity in seen:
             raise UserError(f"{folder}: two files give the row {', '.join(map(str, identity))}; remove one of them")
         seen.add(identity)
+    for task in distinct(results.probes, "task"):
+        clips = {(row.train, row.test, row.classes) for row in results.probes if row.task == task}
+        if len(clips) > 1:
+            shown = ", ".join(f"{test} after {train} training clips" for train, test, _ in sorted(clips))
+            raise UserError(f"{folder}: probes of {task} on other clips ({shown}) cannot stand in one report")
     galleries = {(row.direction, row.gallery) for row in results.retrieval if row.metric == "R@1"}
     if len(galleries) > len({direction for direction, _ in galleries}):
         sizes = ", ".join(str(size) for size in sorted({size for _, size in galleries}))

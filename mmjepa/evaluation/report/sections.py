@@ -179,7 +179,7 @@ def at_a_glance(results: Results) -> Table:
         row += [join_seeds(where(probe_rows, encoder=encoder, task=task)) for task in tasks]
         cells[encoder] = row
     gallery = chance(results)
-    note = f" Chance R@1: about {100 * gallery.value:.1f}." if gallery else ""
+    note = f" Chance R@1: {100 * gallery.value:.2g}." if gallery else ""
     caption = f"Percent with 95 % intervals; probes: {probe}, top-1.{note}"
     return encoder_table("summary", caption, columns, cells)
 

@@ -93,3 +93,9 @@ def test_a_table_that_is_not_the_published_one_is_refused(tmp_path: Path) -> Non
     other.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a table of published results"):
         build_report(ReportConfig(results=str(tmp_path), out=str(tmp_path / "o"), title="t", published=str(other)))
+
+
+def test_probes_of_other_sizes_do_not_share_a_report(tmp_path: Path) -> None:
+    write_results(tmp_path, [probe_row("baseline", 0.5), probe_row("random_init", 0.4, test=100)])
+    with pytest.raises(UserError, match="probes of motion on other clips"):
+        differences(tmp_path)
