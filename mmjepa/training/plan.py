@@ -10,7 +10,7 @@ from mmjepa.data.manifest import Manifest
 from mmjepa.masking import MaskingConfig, draw_masks, motion_map
 from mmjepa.models import ModelConfig
 from mmjepa.training.config import TrainingConfig
-from mmjepa.training.cost import MaskLengths, Parameters, clip_activation_bytes, clip_flops, state_bytes
+from mmjepa.training.cost import FP32, MaskLengths, Parameters, clip_activation_bytes, clip_flops, state_bytes
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.task import Layout
 
@@ -95,6 +95,7 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
             "(JEPA loss; buffers and fragmentation come on top)"
         ),
     )
+    yield "disk", _disk(config, parameters)
     for name, manifest in manifests.items():
         passes = config.steps * config.batch_size * shares[name] / parts.data.clips_per_decode / manifest.samples
         yield (
@@ -104,6 +105,18 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
                 f"({len(manifest.shards) / ranks:,.1f} a rank), {shares[name]:.0%} of the clips, decoded {passes:,.1f}x"
             ),
         )
+
+
+def checkpoint_bytes(parameters: Parameters, teacher: bool) -> int:
+    """What a checkpoint takes on disk: fp32 parameters, both moments of AdamW, the teacher."""
+    return FP32 * (3 * parameters.trained + (parameters.encoder if teacher else 0))
+
+
+def _disk(config: TrainingConfig, parameters: Parameters) -> str:
+    keep, one = config.checkpoint, checkpoint_bytes(parameters, config.ema is not None) / GIB
+    for_good = config.steps // keep.keep_every if keep.keep_every else 0
+    most = min(keep.keep_last + 1 + for_good, -(-config.steps // keep.every))  # one more while the newest is written
+    return f"{one:,.2f} GiB a checkpoint, every {keep.every:,} steps; at most {most:,} of them, {most * one:,.2f} GiB"
 
 
 def _mask_rows(masking: MaskingConfig, lengths: Sequence[MaskLengths]) -> Iterator[tuple[str, str]]:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from programs import HERE, Train, read_curve, start
+from programs import HERE, ROOT, Train, read_curve, start
 from safetensors.torch import load_file
 
 from mmjepa.errors import UserError
+from mmjepa.training.launch import _free_port
 from mmjepa.training.stopping import STOPPED_EXIT_CODE
 
 TOY = HERE / "toy.py"
+DEEPSPEED = Path(shutil.which("deepspeed") or ROOT / ".venv" / "bin" / "deepspeed")
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +104,16 @@ def test_a_request_to_stop_saves_after_the_next_row_and_the_run_continues_exactl
 
 
 @pytest.mark.slow
-def test_all_ranks_stop_when_one_is_asked_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("launcher", "code"), [("torchrun", 1), ("deepspeed", STOPPED_EXIT_CODE)])
+def test_all_ranks_stop_when_one_is_asked_to(tmp_path: Path, launcher: str, code: int) -> None:
     run = tmp_path / "run"
-    stopped = start(TOY, f"run={run}", "log.every=5", ranks=2, TOY_SIGNAL="SIGTERM", TOY_SIGNAL_AT="23 1")
-    assert stopped.returncode != 0
+    arguments, signals = [f"run={run}", "log.every=5"], {"TOY_SIGNAL": "SIGUSR1", "TOY_SIGNAL_AT": "23 1"}
+    if launcher == "torchrun":
+        stopped = start(TOY, *arguments, ranks=2, **signals)
+    else:
+        port = f"--master_port={_free_port()}"
+        stopped = start(DEEPSPEED, "--num_accelerators=2", port, str(TOY), *arguments, **signals)
+    assert stopped.returncode == code, stopped.stderr
     assert (run / "checkpoints" / "step-00000025" / "COMPLETE").exists()
     assert [row["step"] for row in read_curve(run)] == [5, 10, 15, 20, 25]
 

@@ -121,13 +121,16 @@ def test_dry_run_tells_the_plan_and_starts_nothing(tmp_path: Path, capsys: pytes
     data = ["data=sprites", f"data.root={root}", "data.frames=8", f"data.resolution={SIDE}"]
     model = ["model=nano", "model.frames=8", f"model.resolution={SIDE}"]
     run = tmp_path / "run"
-    settings = [f"run={run}", *model, *data, "batch_size=12", "steps=500", "precision=fp32", "deepspeed.stage=1"]
+    keep = ["checkpoint.every=50", "checkpoint.keep_every=100"]
+    settings = [f"run={run}", *model, *data, *keep, "batch_size=12", "steps=500", "precision=fp32", "deepspeed.stage=1"]
     config = load_config("train", TrainConfig, [*settings, "dry_run=3"])
     train(config)
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert told["run"].startswith(f"{run}: 500 steps of 12 clips, fp32")
     assert told["ranks"] == "3, ZeRO-1, 1 micro-batch(es) of 4 a rank"
     assert not run.exists()
+    assert "every 50 steps; at most 8 of them" in told["disk"]
+    assert {"parameters", "a", "arithmetic", "memory", "data"} <= told.keys()
     with pytest.raises(UserError, match="batch_size=12"):
         list(plan(config, PretrainParts(**config.parts()), 5))
     config = load_config("train", TrainConfig, [*settings, "data.clips_per_decode=4"])

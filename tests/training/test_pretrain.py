@@ -24,7 +24,9 @@ from mmjepa.errors import UserError
 from mmjepa.frozen.checkpoint import load_exported
 from mmjepa.masking import MaskSet
 from mmjepa.models import TokenGrid, build_video_jepa
+from mmjepa.training.cost import Parameters
 from mmjepa.training.engine import run_training
+from mmjepa.training.plan import checkpoint_bytes
 from mmjepa.training.pretrain import PretrainParts, PretrainTask
 from mmjepa.training.program import TrainConfig, train
 
@@ -74,6 +76,13 @@ def test_every_term_and_measure_is_logged(finished: Path) -> None:
     timed = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 < timed["flops_share"] < 1
     assert 0 <= timed["data_wait"] < 1
+
+
+def test_checkpoints_are_as_large_as_the_plan_says(finished: Path, settings: list[str]) -> None:
+    parts = load_config("train", TrainConfig, [f"run={finished}", *settings]).parts()
+    planned = checkpoint_bytes(Parameters.of(parts["model"], parts["objective"]), teacher=True)
+    size = sum(file.stat().st_size for file in finished.glob("checkpoints/step-00000014/*.safetensors"))
+    assert size == pytest.approx(planned, rel=0.15)  # the rest: names and buffers, of a very small model
 
 
 def test_exported_encoder_is_the_teacher(tmp_path: Path, pretrain: Pretrain) -> None:
