@@ -5,7 +5,7 @@ loss, or another term, that is not finite is made to show there (:meth:`Task.for
 update: parameters, moments and its count of updates stay as they were.
 
 * ZeRO-0: AdamW's kernel is told on the device (``found_inf``) and changes nothing; the host does not wait.
-* ZeRO-1 and 2: DeepSpeed looks at the norm in every step (for which the host waits, skips or not) and leaves out the
+* ZeRO-1 to 3: DeepSpeed looks at the norm in every step (for which the host waits, skips or not) and leaves out the
   update.
 
 The step counts as done: schedules go on, and the EMA teacher moves towards the student that stayed where it was. So a
