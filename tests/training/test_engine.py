@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from programs import HERE, ROOT, Train, read_curve, start
+from programs import HERE, Train, read_curve, start
 from safetensors.torch import load_file
 
 from mmjepa.errors import UserError
@@ -18,7 +19,7 @@ from mmjepa.training.launch import _free_port
 from mmjepa.training.stopping import STOPPED_EXIT_CODE
 
 TOY = HERE / "toy.py"
-DEEPSPEED = Path(shutil.which("deepspeed") or ROOT / ".venv" / "bin" / "deepspeed")
+DEEPSPEED = Path(sys.executable).with_name("deepspeed")
 
 
 @pytest.fixture(scope="module")
