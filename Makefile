@@ -16,6 +16,8 @@ READY  := $(VENV)/.installed
 # Tests and demo run alike on any machine: no accelerator, no hub.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 CPU     := DS_ACCELERATOR=cpu
+# One test process per core; more than four would starve the tests that start ranks of their own.
+SPREAD  := -n auto --maxprocesses 4
 SOURCES := mmjepa tests data_prep eval train.py
 
 .PHONY: demo sprites study test test-fast lint format clean
@@ -42,10 +44,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(CPU) $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(CPU) $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 test-fast: $(READY)
-	$(CPU) $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow'
+	$(CPU) $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) -m 'not slow'
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -85,14 +85,17 @@ def build_report(config: ReportConfig) -> Report:
     hits = load_hits(results)
     comparisons = compare_encoders(results.trained(), hits)
     findings, summary = headline(results, comparisons), at_a_glance(results)
+    study = _study_sections(results, runs, config.published)
+    leads = not results.retrieval  # a study of probes alone is about nothing else
     sections = [
-        *_study_sections(results, runs, config.published),
+        *(study if leads else []),
         retention_section(results, hits, palette),
         retrieval_section(results),
         comparison_section(comparisons),
         robustness_section(results),
         hard_negative_section(results),
         probe_section(results, palette),
+        *([] if leads else study),
         _examples_section(results, config.splits),
         _training_section(runs, palette),
         reproducibility_section(runs, results.metas, _lines(config.commands)),
