@@ -106,10 +106,15 @@ def story(config: PipelineConfig) -> list[Stage]:
     ]  # skips finished splits itself
     encoders = _encoders(config, work)
     ports = _free_ports(len(config.runs()) + len(encoders))
-    stages += [_pretraining(config, variant, seed, work, data, next(ports)) for variant, seed in config.runs()]
+    training = {
+        f"train-{variant}-{seed}": _pretraining(config, variant, seed, work, data, next(ports))
+        for variant, seed in config.runs()
+    }
     measured = []
     texts: tuple[str, ...] = ()
     for encoder in encoders:
+        # Each encoder is measured as soon as it is trained: a study cut short has rows of all it has trained.
+        stages += [training.pop(encoder.needs)] if encoder.needs in training else []
         if "retrieval" in config.measures:
             # The first text head embeds the captions for all: the others wait for it instead of doing it beside it.
             align = _alignment(config, encoder, work, data, next(ports), texts)
