@@ -160,9 +160,13 @@ def test_a_study_probes_replicated_and_single_variants_and_can_leave_retrieval_a
     runs = [name.removeprefix("train-") for name in stages if name.startswith("train-")]
     assert {"fwm_hw_ld-0", "fwm_hw_ld-2", "spectral-0"} <= set(runs)
     assert "spectral-1" not in runs
-    assert runs.index("spectral-0") < runs.index("baseline-1")  # seed by seed: what is cut short is balanced
+    assert runs.index("delta-0") < runs.index("baseline-1") < runs.index("spectral-0")  # balanced if it is cut short
     assert not any(name.startswith(("align", "retrieval")) or "raw_patches" in name for name in stages)
-    probes = {f"probe-{run}" for run in (*runs, *(f"random_init-{seed}" for seed in range(3)))}
+    factors = [f"{one}_{part}-2" for one in ("baseline", "fwm", "fwm_hw_ld") for part in ("appearance", "dynamics")]
+    assert {f"probe-{name}" for name in factors} <= set(stages)
+    assert "encoder.factor=dynamics" in stages["probe-fwm_dynamics-2"].command
+    factors = [name.removeprefix("probe-") for name in stages if "_appearance" in name or "_dynamics" in name]
+    probes = {f"probe-{run}" for run in (*runs, *factors, *(f"random_init-{seed}" for seed in range(3)))}
     assert set(stages["report"].needs) == probes
     assert "published=results/published.csv" in stages["report"].command
     with pytest.raises(UserError, match="ld stands in variants and in once"):

@@ -84,6 +84,11 @@ class MaskingConfig:
         if self.group is not None and self.group < 1:
             raise UserError(f"masking: group must be at least 1, not {self.group}")
 
+    @property
+    def hides_next_steps(self) -> bool:
+        """Whether any mask hides a place at some steps only; else what is visible once is visible throughout."""
+        return any(mask.temporal_scale[0] < 1 or mask.max_temporal_keep < 1 for mask in self.masks.values())
+
     def group_size(self, batch: int, micro_batch: int) -> int:
         """Clips per group in steps of ``batch``. Raises UserError if a micro-batch would hold parts of several."""
         group = self.group or batch

@@ -37,9 +37,14 @@ class Shape(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Maps the latents of a step, one per mask, to named unweighted terms. ``terms`` names all it can return."""
+    """Maps the latents of a step, one per mask, to named unweighted terms. ``terms`` names all it can return.
+
+    ``needs_hidden_next``: it asks about places that are visible at a step and hidden at the next, so that masks that
+    hide a place throughout leave it nothing.
+    """
 
     terms: ClassVar[tuple[str, ...]]
+    needs_hidden_next: bool = False
 
     def forward(self, views: Sequence[Latents]) -> dict[str, Term]:
         """Terms by name; each value is a scalar whose mean over ranks is the value of the global batch."""

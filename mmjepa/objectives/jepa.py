@@ -32,6 +32,8 @@ class JEPA(Objective):
         self.distance_weighted = distance_weighted
 
     def forward(self, views: Sequence[Latents]) -> dict[str, Term]:
+        for view in views:
+            view.require_targets("jepa")
         return {
             "predict": mean_over_masks([Term(self._predict(view)) for view in views]),
             "context": mean_over_masks([Term(self._context(view)) for view in views]),

@@ -30,6 +30,11 @@ class Latents:
     pixels: Tensor
     grid: TokenGrid
 
+    def require_targets(self, asking: str) -> None:
+        """Raises ValueError if every token is visible: ``asking`` has no hidden token to predict then."""
+        if self.target_index.shape[1] == 0:
+            raise ValueError(f"objective {asking}: the mask hides no token, so there is none to predict")
+
     @cached_property
     def target_at_target(self) -> Tensor:
         """Target tokens (B, P, L, D) at the target positions."""
@@ -51,6 +56,11 @@ class Latents:
     def valid_pairs(self) -> Tensor:
         """(B, T'-1, S) bool: the same place is visible at t and at t+1."""
         return self.visible[:, :-1] & self.visible[:, 1:]
+
+    @cached_property
+    def hidden_next(self) -> Tensor:
+        """(B, T'-1, S) bool: the place is visible at t and hidden at t+1."""
+        return self.visible[:, :-1] & ~self.visible[:, 1:]
 
     @cached_property
     def context_grid(self) -> Tensor:

@@ -16,6 +16,9 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_autograd
 from torch import Tensor
 
+SPREAD_FLOOR = 1e-6
+"""Of errors that are all alike: their softmax is uniform at any temperature far above their rounding errors."""
+
 
 class Term(NamedTuple):
     """A scalar loss term. ``valid`` is the share of masks that had anything to average (None: always all)."""
@@ -50,17 +53,28 @@ def masked_mean(values: Tensor, mask: Tensor) -> Term:
     return Term(total * world_size() / (count.clamp(min=1) * channels), (count > 0).float())
 
 
-def softmax_weights(errors: Tensor, mask: Tensor, temperature: float) -> Tensor:
+def softmax_weights(errors: Tensor, mask: Tensor, temperature: float, relative: bool = False) -> Tensor:
     """Weights ``n * softmax(errors / temperature)`` over the True places of the global batch, 0 elsewhere; detached.
 
-    n is their number, so the weights have mean 1 over those places.
+    n is their number, so the weights have mean 1 over those places. ``relative``: the temperature is in units of the
+    errors' standard deviation over those places.
     """
-    scaled = (errors.detach().float() / temperature).masked_fill(~mask, float("-inf"))
+    errors = errors.detach().float()
+    count = global_sum(mask.sum().float())
+    unit = _spread(errors, mask, count) if relative else 1.0
+    scaled = (errors / (temperature * unit)).masked_fill(~mask, float("-inf"))
     peak = global_max(scaled.max() if scaled.numel() else scaled.new_tensor(float("-inf")))
     # Without a single valid place the peak is -inf; any finite shift then gives the wanted zeros.
     exponents = (scaled - torch.where(peak.isfinite(), peak, torch.zeros_like(peak))).exp()
-    count = global_sum(mask.sum().float())
     return exponents * count / global_sum(exponents.sum()).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _spread(errors: Tensor, mask: Tensor, count: Tensor) -> Tensor:
+    """Standard deviation of the errors over the True places of the global batch, above 0."""
+    errors = errors.masked_fill(~mask, 0.0)
+    mean = global_sum(errors.sum()) / count.clamp(min=1)
+    squares = global_sum((errors - mean).masked_fill(~mask, 0.0).square().sum())
+    return (squares / count.clamp(min=1)).sqrt().clamp(min=SPREAD_FLOOR)
 
 
 def mean_over_masks(terms: Sequence[Term]) -> Term:

@@ -23,6 +23,7 @@ of a step. Not for evaluation, whose shapes change and whose heap would crumble.
 
 MEASURES = ("retrieval", "probe")
 CONTROLS = ("raw_patches", "random_init")
+FACTORS = ("appearance", "dynamics")
 
 
 @dataclass
@@ -42,9 +43,10 @@ class PipelineConfig:
 
     work: folder for everything. variants: options of ``configs/experiment/<experiments>/``, each with all pretraining
     ``seeds``; once: further ones, with the first seed alone. measures: what is measured of each encoder. controls: the
-    untrained rows (a random initialisation per seed, raw patches once). jobs: stages at a time; 0 is one per core.
-    fills: what stands in for lost frames in retrieval. published: table of published figures that the report sets
-    beside these (null: none).
+    untrained rows (a random initialisation per seed, raw patches once). factors: variants of which each factor's
+    channels are also probed alone, as ``<variant>_appearance`` and ``<variant>_dynamics``. jobs: stages at a time; 0 is
+    one per core. fills: what stands in for lost frames in retrieval. published: table of published figures that the
+    report sets beside these (null: none).
     """
 
     work: str = MISSING
@@ -54,6 +56,7 @@ class PipelineConfig:
     once: list[str] = field(default_factory=list)
     measures: list[str] = field(default_factory=lambda: list(MEASURES))
     controls: list[str] = field(default_factory=lambda: list(CONTROLS))
+    factors: list[str] = field(default_factory=list)
     jobs: int = 0
     fills: list[str] = MISSING
     published: str | None = None
@@ -69,20 +72,22 @@ class PipelineConfig:
                 raise UserError(f"{name}: no {unknown[0]!r}; choose from {', '.join(known)}")
         if not self.measures:
             raise UserError(f"measures needs at least one entry of {', '.join(MEASURES)}")
+        if strange := [name for name in self.factors if name not in (*self.variants, *self.once)]:
+            raise UserError(f"factors: {strange[0]} stands neither in variants nor in once")
         if twice := [name for name in self.once if name in self.variants]:
             raise UserError(f"{twice[0]} stands in variants and in once")
 
     def runs(self) -> list[tuple[str, int]]:
         """(variant, seed) of every pretraining run, seed by seed, so that a study cut short is balanced."""
-        first, *others = self.seeds
-        runs = [(variant, first) for variant in (*self.variants, *self.once)]
-        return runs + [(variant, seed) for seed in others for variant in self.variants]
+        runs = [(variant, seed) for seed in self.seeds for variant in self.variants]
+        return runs + [(variant, self.seeds[0]) for variant in self.once]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One encoder of the tables: how the programs are told to build it, the fills it cannot do, and whether its probes
-    have controls (a control has none of its own: raw patches would take as long as all other stages together)."""
+    """One encoder of the tables: how the programs are told to build it, the fills it cannot do, whether its probes
+    have controls (a control has none of its own: raw patches would take as long as all other stages together), and
+    whether it is a whole encoder (one factor of another is only probed)."""
 
     name: str
     seed: int
@@ -90,6 +95,7 @@ class Encoder:
     arguments: list[str]
     lacks: tuple[str, ...] = ()
     controlled: bool = True
+    whole: bool = True
 
     @property
     def label(self) -> str:
@@ -115,7 +121,7 @@ def story(config: PipelineConfig) -> list[Stage]:
     for encoder in encoders:
         # Each encoder is measured as soon as it is trained: a study cut short has rows of all it has trained.
         stages += [training.pop(encoder.needs)] if encoder.needs in training else []
-        if "retrieval" in config.measures:
+        if "retrieval" in config.measures and encoder.whole:
             # The first text head embeds the captions for all: the others wait for it instead of doing it beside it.
             align = _alignment(config, encoder, work, data, next(ports), texts)
             texts = texts or (align.name,)
@@ -147,6 +153,8 @@ def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
         )
         for variant, seed in config.runs()
     ]
+    replicated = len(config.variants) * len(config.seeds)
+    encoders, single = encoders[:replicated], encoders[replicated:]  # controls come between: no table is without them
     first, seed = config.variants[0], config.seeds[0]
     if "raw_patches" in config.controls:  # the widest tokens, so the longest stages: before random_init, not last
         pixels = ["encoder=raw_patches", exported(first, seed)]
@@ -155,6 +163,12 @@ def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
     for seed in config.seeds if "random_init" in config.controls else ():
         arguments = ["encoder=random_init", exported(first, seed), f"encoder.seed={seed}"]
         encoders.append(Encoder("random_init", seed, f"train-{first}-{seed}", arguments, controlled=False))
+    encoders += single
+    for variant, seed in config.runs():
+        for factor in FACTORS if variant in config.factors else ():
+            name = f"{variant}_{factor}"
+            arguments = ["encoder=own", f"encoder.name={name}", exported(variant, seed), f"encoder.factor={factor}"]
+            encoders.append(Encoder(name, seed, f"train-{variant}-{seed}", arguments, controlled=False, whole=False))
     return encoders
 
 

@@ -55,7 +55,14 @@ class PretrainParts:
             if model != data:
                 raise UserError(f"data.{name}={data} does not fit model.{name}={model}")
         with torch.device("meta"):  # finds every unknown or unfit key of the objectives, and takes no memory
-            Composite(self.objective, self.model)
+            parts = Composite(self.objective, self.model).parts
+        for name, part in parts.items():
+            if part.needs_hidden_next and not self.masking.hides_next_steps:
+                raise UserError(
+                    f"objective {name} forecasts places that are hidden at the next step, and the masks of "
+                    f"masking={self.masking.name} hide a place throughout: give one temporal_scale or "
+                    "max_temporal_keep below 1"
+                )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ from mmjepa.training.program import TrainConfig
 
 MODEL = ModelConfig("t", 24, 4, 2, frames=8, resolution=64, patch=16, predictor=PredictorConfig(24, 2, 2))
 MASKS = MaskingConfig(
-    "m", "random", {"short": BlockMask(2, (0.15, 0.15)), "long": BlockMask(1, (0.5, 0.5), aspect=(1.0, 1.0))}
+    "m",
+    "random",
+    {
+        "short": BlockMask(2, (0.15, 0.15), temporal_scale=(0.5, 0.5)),
+        "long": BlockMask(1, (0.5, 0.5), aspect=(1.0, 1.0)),
+    },
 )
 THROUGH_PREDICTOR = {"predict", "context", "hard_region"}
 HEADED = {"latent_dynamics", "action", "hamiltonian"}
