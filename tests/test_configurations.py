@@ -10,6 +10,7 @@ from mmjepa.config import CONFIG_DIR, load_config, run_program, to_dict
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig
 from mmjepa.objectives import Composite
+from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import TrainConfig
 
 EXPERIMENTS = sorted(
@@ -162,6 +163,14 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_it(override: str, mess
     assert "\n" not in str(refused.value)
 
 
+def test_forecasts_need_masks_that_hide_the_next_step() -> None:
+    fits = ["run=unused", "experiment=sprites/ld_hidden"]
+    config = load_config("train", TrainConfig, fits)
+    PretrainParts(**config.parts())
+    with pytest.raises(UserError, match="masking=multiblock hide a place throughout"):
+        PretrainParts(**load_config("train", TrainConfig, ["run=unused", "objective=ld_hidden"]).parts())
+
+
 def test_options_are_refused_with_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         run_program("train", TrainConfig, print, ["--steps=5"])
@@ -184,6 +193,12 @@ JEPA = "objective.objectives.jepa.weights"
         (f"{JEPA}.context={{value: 1, ramp: [a, b]}}", "two rising numbers"),
         ("objective=hw objective.objectives.hard_region.temperature=0", "temperature must be above 0"),
         ("objective=ld objective.objectives.latent_dynamics.hidden=0", "hidden must be at least 1"),
+        ("objective=ld_hidden objective.objectives.latent_dynamics.pairs=next", "pairs must be one of visible, hidden"),
+        ("objective=fwm_hw_ld objective.objectives.latent_dynamics.hard_region_temperature=0", "must be above 0"),
+        (
+            "objective=fwm_hw_ld_revised objective.objectives.latent_dynamics.hard_region_temperature=null",
+            "needs a hard_region_temp",
+        ),
     ],
 )
 def test_numbers_that_cannot_work_are_refused(override: str, message: str) -> None:

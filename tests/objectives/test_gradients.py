@@ -79,6 +79,24 @@ def test_a_term_alone_trains_what_it_claims_to(name: str, term: str) -> None:
     assert not touched(teacher)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_whole_of_every_configuration_trains_all_of_it_and_never_the_teacher(name: str) -> None:
+    """Encoder, predictor and every head at once, as training adds the terms up."""
+    config = load_objective(name)
+    torch.manual_seed(1)
+    student, teacher, composite, terms = step(config, torch.randn(3, 3, 8, 64, 64))
+    total = sum((weight.at(1.0) * terms[term] for term, weight in composite.weights.items()), torch.zeros(()))
+    total.backward()
+    untrained = {name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()}
+    assert untrained == {"encoder.embed_image.weight", "encoder.embed_image.bias", "encoder.image_modality"} | {
+        "predictor.image_modality"
+    }
+    heads = {owner for owner, part in composite.parts.items() if any(True for _ in part.parameters())}
+    trained = {owner for owner, part in composite.parts.items() if touched(part)}
+    assert trained == heads - ({"latent_dynamics"} if name == PUBLISHED_DEFECT[0] else set())
+    assert not touched(teacher)
+
+
 @pytest.mark.parametrize("name", sorted(registry()))
 @pytest.mark.parametrize("clip", ["static", "reversed", "image", "bfloat16"])
 def test_every_objective_is_defined_on_odd_input(name: str, clip: str) -> None:
@@ -102,7 +120,7 @@ def test_every_objective_is_defined_on_odd_input(name: str, clip: str) -> None:
             assert values[f"{term}_valid"] == 0
         elif not (clip == "static" and term == "kinematic"):
             assert values[term] != 0, f"{term} is silently zero"
-    sum(values[term] for term in terms).backward()
+    torch.stack([values[term] for term in terms]).sum().backward()
     for parameter in [*student.parameters(), *composite.parameters()]:
         assert parameter.grad is None or parameter.grad.isfinite().all()
 
