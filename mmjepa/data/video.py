@@ -25,6 +25,8 @@ DECODE_SECONDS = 60.0
 """Longest time for one video; far beyond any honest file at the sizes that training uses."""
 
 av.logging.set_level(av.logging.ERROR)
+# Else a message equal to the last one is left out, and a damaged file would be refused only the first time it is read.
+av.logging.set_skip_repeated(False)
 _MAX_PIXELS = 8192 * 4320
 # Playlists and lists of files are text that names other files or hosts: a video must not make a worker open those.
 _CONTAINERS = {
