@@ -133,6 +133,7 @@ def _plan_shards(
             plan.split,
             tuple(keyed[start : start + config.samples_per_shard]),
             encoding,
+            config.timeout,
         )
         for number, start in enumerate(starts)
     ]
