@@ -61,6 +61,8 @@ class PreparationConfig:
     null does both. ``counts``: ``published`` refuses annotation files that do not name as many samples as were
     published, ``any`` takes them. ``missing``: whether files that are absent or do not decode are refused (``refuse``)
     or left out, counted and listed (``skip``). ``timeout``: seconds for one file; what takes longer cannot be used.
+    ``checksums``: a file of lines ``sha256  path`` as sha256sum writes them, paths relative to it; media files that
+    differ cannot be used, and all must be listed.
     """
 
     raw: str = MISSING
@@ -73,6 +75,7 @@ class PreparationConfig:
     counts: str = "published"
     missing: str = "refuse"
     timeout: float = 600.0
+    checksums: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1 or self.processes < 1:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjepa.data.manifest import ShardEntry, write_shard
+from mmjepa.data.preparation.checksums import file_sha256
 from mmjepa.data.preparation.media import store_still, store_video
 from mmjepa.data.preparation.options import StillEncoding, VideoEncoding
 from mmjepa.data.preparation.parquet import read_images
@@ -43,6 +44,8 @@ class ShardTask:
     split: str
     records: tuple[tuple[str, Record], ...]
     encoding: VideoEncoding | StillEncoding
+    checksums: tuple[str, ...] | None
+    """SHA-256 of each record's file; None: not known."""
     timeout: float
     """Seconds for one file; no part of the digest."""
 
@@ -54,7 +57,7 @@ class ShardTask:
             for key, record in self.records
         ]
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-        content = [_FORMAT, versions, dataclasses.asdict(self.encoding), rows]
+        content = [_FORMAT, versions, dataclasses.asdict(self.encoding), rows, self.checksums]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -144,9 +147,16 @@ class _Storing(WatchedWork):
             self.check_refused(0, number)
             with self.noted(0, number):
                 record = self._task.records[number][1]
+                if self._task.checksums is not None:
+                    self._check(record, self._task.checksums[number])
                 return self._store(record)
         except (UnreadableMedia, UnusableSample) as error:
             return str(error)
+
+    def _check(self, record: Record, expected: str) -> None:
+        assert isinstance(record.media, Path), "only files have checksums"
+        if file_sha256(record.media) != expected:
+            raise UnreadableMedia("differs from its checksum")
 
     def _store(self, record: Record) -> tuple[str, bytes]:
         if isinstance(self._task.encoding, VideoEncoding):

@@ -1,7 +1,8 @@
-"""What the preparation refuses: damage that can be told, and files that end or hang the decoder."""
+"""What the preparation refuses: damage that can be told, files that end or hang the decoder, other checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -117,6 +118,25 @@ def test_a_file_that_ends_or_hangs_the_decoder_is_left_out(
 
     monkeypatch.setattr(work, "store_video", troubled)
     assert prepare(three, timeout=2.0) == (["0.mp4", "2.mp4"], {"1.mp4": reason})
+
+
+def test_files_that_differ_from_their_checksums_are_left_out(three: Path) -> None:
+    sums = three / "SHA256SUMS"
+    paths = sorted(three.glob("*/*.mp4"))
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(three)}" for path in paths]
+    sums.write_text("\n".join(lines))
+    paths[1].write_bytes(encode_video(9, frames=8))
+    assert prepare(three, checksums=str(sums)) == (["0.mp4", "2.mp4"], {"1.mp4": "differs from its checksum"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "has no line for 3 files, e.g. .*/good/..mp4"), ("not a sum  0.mp4", "'not a sum  0.mp4' is no line of")],
+)
+def test_lists_of_checksums_that_cannot_serve_are_refused(three: Path, text: str, message: str) -> None:
+    (three / "SHA256SUMS").write_text(text)
+    with pytest.raises(UserError, match=message):
+        prepare(three, checksums=str(three / "SHA256SUMS"))
 
 
 def test_a_timeout_of_nothing_is_refused(three: Path) -> None:
