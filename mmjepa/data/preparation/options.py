@@ -60,7 +60,7 @@ class PreparationConfig:
     of n parts (from 0) and no manifest, as one task of a cluster's array; ``finish`` makes the manifests of such parts;
     null does both. ``counts``: ``published`` refuses annotation files that do not name as many samples as were
     published, ``any`` takes them. ``missing``: whether files that are absent or do not decode are refused (``refuse``)
-    or left out, counted and listed (``skip``). ``timeout``: seconds for one file; what takes longer cannot be used.
+    or left out, counted and listed (``skip``). ``timeout``: seconds for one video; what takes longer cannot be used.
     ``checksums``: a file of lines ``sha256  path`` as sha256sum writes them, paths relative to it; media files that
     differ cannot be used, and all must be listed.
     """

@@ -47,7 +47,7 @@ class ShardTask:
     checksums: tuple[str, ...] | None
     """SHA-256 of each record's file; None: not known."""
     timeout: float
-    """Seconds for one file; no part of the digest."""
+    """Seconds for one video; no part of the digest."""
 
     @property
     def digest(self) -> str:
