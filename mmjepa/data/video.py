@@ -25,12 +25,12 @@ DECODE_SECONDS = 60.0
 """Longest time for one video; far beyond any honest file at the sizes that training uses."""
 
 av.logging.set_level(av.logging.ERROR)
+# Else a message equal to the last one is left out, and a damaged file would be refused only the first time it is read.
+av.logging.set_skip_repeated(False)
 _MAX_PIXELS = 8192 * 4320
 # Playlists and lists of files are text that names other files or hosts: a video must not make a worker open those.
-_CONTAINERS = {
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif",
-    "protocol_whitelist": "none",
-}
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif"
+_FROM_MEMORY = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 _STRICT = {"err_detect": "explode", "max_pixels": str(_MAX_PIXELS)}
 _HELD_BYTES = 1 << 28
 
@@ -74,8 +74,8 @@ class _Video:
     """An opened file: its packets in decoding order, and a decoder that has seen none of them."""
 
     def __init__(self, data: bytes, deadline: float) -> None:
-        self._container = av.open(io.BytesIO(data), "r", options=_CONTAINERS, metadata_errors="replace")
-        streams = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
+        self._container = av.open(io.BytesIO(data), "r", options=_FROM_MEMORY, metadata_errors="replace")
+        streams = [stream for stream in self._container.streams.video if shows_pictures(stream)]
         if not streams:
             raise UnusableSample("no video stream")
         self.stream = streams[0]
@@ -209,6 +209,11 @@ def _in_order(data: bytes, deadline: float, choose: Callable[[int], np.ndarray])
     else:
         seconds = [index / float(video.stream.average_rate or video.stream.guessed_rate or 1) for index in indices]
     return DecodedFrames(_stack(pixels), np.array(seconds), inverse.reshape(wanted.shape))
+
+
+def shows_pictures(stream: av.VideoStream) -> bool:
+    """Whether a stream is a video, and not the cover of a sound file."""
+    return not stream.disposition & stream.disposition.attached_pic
 
 
 def _stack(frames: Sequence[np.ndarray]) -> np.ndarray:

@@ -43,34 +43,32 @@ _PID, _SPLIT, _SAMPLE, _BEGAN = range(4)
 _HANG = -1000  # beside exit codes, which are signals below zero
 
 
-class DecodingBatches(Dataset):
-    """Base of what workers compute: request -> batch, by :meth:`cut` from the samples of ``splits``."""
+class WatchedWork(Dataset):
+    """Base of what workers compute, request -> result: whatever a file could crash or hang lies within :meth:`noted`.
 
-    def __init__(self, splits: Sequence[ShardedSplit]) -> None:
-        self.splits = splits
+    Samples are named (split, number). ``pinned``: results go through page-locked memory if there is a GPU.
+    """
+
+    pinned = False
+
+    def __init__(self) -> None:
         self._refused: dict[tuple[int, int], str] = {}
         self._suspects: set[tuple[int, int]] = set()
         self._notes = torch.zeros(0, 4, dtype=torch.int64)
 
-    def cut(
-        self,
-        split: int,
-        sample: int,
-        choose: Sequence[Callable[[int], np.ndarray]],
-        transform: Sequence[Callable[[Tensor], Tensor]],
-    ) -> list[Clip]:
-        """One clip of ``sample`` per pair of ``choose`` and ``transform``: see :func:`cut_clips`.
+    @property
+    def overdue_seconds(self) -> float:
+        """How long one sample may take before its worker is killed."""
+        raise NotImplementedError
 
-        Raises UnusableSample, also if the sample brought a worker down before.
-        """
+    def check_refused(self, split: int, sample: int) -> None:
+        """Raise UnusableSample if the sample brought a worker down before."""
         if (split, sample) in self._refused:
             raise UnusableSample(self._refused[split, sample])
-        stored = self.splits[split].read(sample)
-        with self._noted(split, sample):
-            return cut_clips(stored, choose, transform)
 
     @contextlib.contextmanager
-    def _noted(self, split: int, sample: int) -> Iterator[None]:
+    def noted(self, split: int, sample: int) -> Iterator[None]:
+        """Blame what ends or hangs the worker in here on this sample."""
         worker = get_worker_info()
         if worker is None:  # no worker process: nobody could end this one
             yield
@@ -98,19 +96,44 @@ class DecodingBatches(Dataset):
             if exits[pid] == -signal.SIGKILL and name not in self._suspects:
                 self._suspects.add(name)
             else:
-                self._refused[name] = _reason(exits[pid])
+                self._refused[name] = self._reason(exits[pid])
         return blamed
 
+    def _reason(self, code: int) -> str:
+        if code == _HANG:
+            return f"decoding did not end within {self.overdue_seconds:.0f} s"
+        return f"decoding ended the worker process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
-def _reason(code: int) -> str:
-    if code == _HANG:
-        return f"decoding did not end within {_overdue_seconds():.0f} s"
-    return f"decoding ended the worker process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
+class DecodingBatches(WatchedWork):
+    """Base of what workers compute for training and evaluation: batches, by :meth:`cut` from samples of ``splits``."""
 
-def _overdue_seconds() -> float:
-    """When a worker is killed: later than the decoder gives up by itself, where it still can."""
-    return 1.5 * video.DECODE_SECONDS
+    pinned = True
+
+    def __init__(self, splits: Sequence[ShardedSplit]) -> None:
+        super().__init__()
+        self.splits = splits
+
+    @property
+    def overdue_seconds(self) -> float:
+        """Later than the decoder gives up by itself, where it still can."""
+        return 1.5 * video.DECODE_SECONDS
+
+    def cut(
+        self,
+        split: int,
+        sample: int,
+        choose: Sequence[Callable[[int], np.ndarray]],
+        transform: Sequence[Callable[[Tensor], Tensor]],
+    ) -> list[Clip]:
+        """One clip of ``sample`` per pair of ``choose`` and ``transform``: see :func:`cut_clips`.
+
+        Raises UnusableSample, also if the sample brought a worker down before.
+        """
+        self.check_refused(split, sample)
+        stored = self.splits[split].read(sample)
+        with self.noted(split, sample):
+            return cut_clips(stored, choose, transform)
 
 
 class _Requests:
@@ -132,7 +155,7 @@ class _Requests:
 
 
 def ordered_batches(
-    batches: DecodingBatches, requests: Iterable[Any], workers: int, prefetch: int
+    batches: WatchedWork, requests: Iterable[Any], workers: int, prefetch: int
 ) -> Generator[Any, None, None]:
     """Yields ``batches[request]`` for each request, in order, whatever the number of workers (0: in this process).
 
@@ -163,8 +186,8 @@ def ordered_batches(
 class _Crew:
     """The workers of one start, and the thread that kills those that are overdue."""
 
-    def __init__(self, batches: DecodingBatches, requests: Iterable[Any], workers: int, prefetch: int) -> None:
-        self._notes = batches.watch(workers)
+    def __init__(self, batches: WatchedWork, requests: Iterable[Any], workers: int, prefetch: int) -> None:
+        self._work, self._notes = batches, batches.watch(workers)
         loader = DataLoader(
             batches,
             batch_size=None,  # a request is a whole batch
@@ -173,7 +196,7 @@ class _Crew:
             prefetch_factor=prefetch if workers else None,
             collate_fn=_as_is,
             worker_init_fn=partial(_prepare_worker, os.getpid()),
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=batches.pinned and torch.cuda.is_available(),
             # Its own generator: the loader would otherwise advance torch's global one each time it starts.
             generator=torch.Generator(),
         )
@@ -200,12 +223,14 @@ class _Crew:
         del self.batches  # ends the workers now: the traceback of an error would keep them alive
 
     def _kill_overdue(self) -> None:
-        while not self._done.wait(min(1.0, _overdue_seconds() / 4)):
+        seconds = self._work.overdue_seconds
+        while not self._done.wait(min(1.0, seconds / 4)):
             for pid, _, _, began in self._notes.tolist():
-                if began and time.monotonic_ns() - began > 1e9 * _overdue_seconds() and pid not in self._overdue:
-                    self._overdue.add(pid)
+                if began and time.monotonic_ns() - began > 1e9 * seconds and pid not in self._overdue:
                     for process in self._processes:
-                        if process.pid == pid:
+                        # One that has crashed meanwhile, which is noticed some seconds later, has not hung.
+                        if process.pid == pid and not connection.wait([process.sentinel], timeout=0):
+                            self._overdue.add(pid)
                             process.kill()
 
     def exits(self, wait: float = 0.0) -> dict[int, int]:

@@ -2,12 +2,14 @@
 
     python tests/data/fuzz.py OUT.json [videos=1000] [shards=50] [seed=0]
 
-Every frame shows its number, so that a wrong one is seen. ``videos`` are mutated before they are written to shards, as
-if damaged where they came from: nothing but the decoder can notice (``from the source``), and as many once they are in
-shards (``in the shard``), where a checksum tells. ``shards`` are mutated as files. A mutant is either listed in the
-quarantine file with a reason, or it still gives the right frames: some bits matter to nobody. Exits with code 1 if one
-goes missing without a reason, or gives wrong frames although a checksum could tell. Without one, some bits of VP9 and
-of very small H.264 frames can change so that another valid video results; how many, the result says.
+Every frame shows its number, so that a wrong one is seen. ``videos`` are mutated as loose files that the preparation
+then verifies and re-encodes (``before the preparation``); as many as they are written to shards unseen, so that only
+the decoder of training can notice (``from the source``); and as many once they are in shards (``in the shard``), where
+a checksum tells. ``shards`` are mutated as files. A mutant is either listed with a reason, by the preparation or in the
+quarantine file, or it still gives the right frames: some bits matter to nobody. Exits with code 1 if one goes missing
+without a reason, or gives wrong frames although a checksum could tell. Without one, bits can change so that another
+valid video results; how many such, with which codec and how far from the original, the result says: ``wrong`` shows
+other numbers, ``altered`` the right ones in pixels that differ by more than ALTERED grey levels on average.
 """
 
 from __future__ import annotations
@@ -20,20 +22,27 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numbered_clips import MEAN, STD, encode_video, read_numbers, write_split
+from torch import Tensor
 
+from mmjepa.data.augmentation import EvaluationTransform
 from mmjepa.data.clips import spread_evenly
 from mmjepa.data.evaluation_set import EvaluationSet
 from mmjepa.data.manifest import source_commit
 from mmjepa.data.quarantine import Quarantine
 from mmjepa.data.samples import Sample
+from mmjepa.data.sources.listing import ListingConfig, write_listing
+from mmjepa.data.video import read_frames
 
 FRAMES, TAKEN, RESOLUTION = 48, 8, 64
+ALTERED = 4.0  # re-encoding alone makes less than 1
 SIDE = 128  # as many bits a frame as a small real video has; in tinier ones fewer flips are noticed
 SOURCES: list[tuple[str, dict]] = [
     ("mp4", {}),
@@ -105,6 +114,7 @@ class Originals:
     def __init__(self, count: int) -> None:
         self.count = count
         self._made: dict[int, bytes] = {}
+        self._clips: dict[int, Tensor] = {}
 
     def sample(self, number: int) -> Sample:
         kind = number % self.count
@@ -113,59 +123,102 @@ class Originals:
             self._made[kind] = encode_video(kind, FRAMES, size=(SIDE, SIDE), noise=40, **options)
         return Sample(f"fuzz-{number:05d}", self._made[kind], suffix, {"label": kind})
 
+    def codec(self, number: int) -> str:
+        """What wrote the video of this number, and into which kind of file."""
+        suffix, options = SOURCES[number % self.count % len(SOURCES)]
+        return f"{options.get('codec', 'libx264')} in {suffix}"
 
-def read(split: Path, quarantine: Path, wrong: list[str], label: Callable[[str], int]) -> set[str]:
-    """Read a split with two workers. Returns the keys that gave right frames; adds to ``wrong`` those that did not."""
-    right: set[str] = set()
+    def difference(self, kind: int, clip: Tensor) -> float:
+        """Mean absolute difference of a normalised clip to the video of this kind, in grey levels."""
+        if kind not in self._clips:
+            frames = read_frames(self.sample(kind).media, partial(spread_evenly, frames=TAKEN))
+            self._clips[kind] = EvaluationTransform(RESOLUTION, MEAN, STD)(torch.from_numpy(frames.pixels))
+        apart = (clip - self._clips[kind]).abs().mean((1, 2, 3))
+        return float((apart * torch.tensor(STD)).mean() * 255)
+
+
+def read(split: Path, quarantine: Path, wrong: dict[str, float], originals: Originals) -> dict[str, float]:
+    """Read a split with two workers. Returns the keys that gave right frames; adds to ``wrong`` those that did not.
+
+    With each goes how far its pixels are from the original's: mean absolute difference in grey levels (of 255).
+    """
+    right: dict[str, float] = {}
     data = EvaluationSet(
         [split], frames=TAKEN, resolution=RESOLUTION, mean=MEAN, std=STD, batch=4, workers=2,
         quarantine=Quarantine(quarantine),
     )  # fmt: skip
     for batch in data:
         for key, clip, mask, meta in zip(batch.keys, batch.pixels, batch.frame_mask, batch.metas, strict=True):
-            numbers = read_numbers(clip)
+            kind, numbers = int(key[-5:]) % originals.count, read_numbers(clip)
             # A file that was cut may be a whole, shorter video.
             count = numbers[-1][1] + 1
             expected = np.minimum(spread_evenly(count, TAKEN), count - 1).tolist()
-            good = numbers == [(label(key), frame) for frame in expected] and meta["label"] == label(key)
+            good = numbers == [(kind, frame) for frame in expected] and meta["label"] == kind
             good = good and int(mask.sum()) == min(count, TAKEN)
-            (right.add if good else wrong.append)(key)
+            (right if good else wrong)[f"fuzz-{key[-5:]}"] = originals.difference(kind, clip)
     return right
 
 
-def fuzz_videos(folder: Path, count: int, rng: random.Random, stored: bool) -> dict:
-    """Videos mutated before they are put into shards, or there (``stored``), every tenth left as it is."""
+WAYS = ("before the preparation", "from the source", "in the shard")
+
+
+def fuzz_videos(folder: Path, count: int, rng: random.Random, way: str) -> dict:
+    """So many videos damaged in one of the WAYS, every tenth left as it is."""
     originals = Originals(2 * len(SOURCES))
     numbers = range(count * 10 // 9 + 1)
     kinds = {f"fuzz-{n:05d}": rng.choice(list(MUTATIONS)) if n % 10 else "none" for n in numbers}
     samples = [originals.sample(number) for number in numbers]
     mutants = {s.key: MUTATIONS[kinds[s.key]](s.media, rng) for s in samples if kinds[s.key] != "none"}
-    if stored:
-        split = write_split(folder / "videos", samples, samples_per_shard=100)
-        _overwrite_stored(split, mutants)
+    changed = [replace(s, media=mutants.get(s.key, s.media)) for s in samples]
+    reasons: dict[str, str] = {}
+    if way == "before the preparation":
+        split = _prepare(folder, changed, reasons)
     else:
-        changed = [replace(s, media=mutants.get(s.key, s.media)) for s in samples]
-        split = write_split(folder / "videos", changed, samples_per_shard=100)
-    wrong: list[str] = []
-    right = read(split, folder / "videos.jsonl", wrong, lambda key: int(key[-5:]) % originals.count)
+        split = write_split(folder / "videos", samples if way == "in the shard" else changed, samples_per_shard=100)
+    if way == "in the shard":
+        _overwrite_stored(split, mutants)
+    wrong: dict[str, float] = {}
+    right = read(split, folder / "videos.jsonl", wrong, originals)
     shutil.rmtree(split)
-    rows = _rows(folder / "videos.jsonl")
-    reasons = {row["key"]: row["reason"] for row in rows}
-    (folder / "videos.jsonl").unlink()
+    reasons |= {f"fuzz-{row['key'][-5:]}": row["reason"] for row in _rows(folder / "videos.jsonl")}
+    (folder / "videos.jsonl").unlink(missing_ok=True)
     outcomes: dict[str, Counter] = {kind: Counter() for kind in ["none", *MUTATIONS]}
     for key, kind in kinds.items():
         outcome = "wrong" if key in wrong else "right" if key in right else "listed" if key in reasons else "missing"
         outcomes[kind][outcome] += 1
     total = sum((counts for kind, counts in outcomes.items() if kind != "none"), Counter())
+    altered = {key: apart for key, apart in right.items() if apart > ALTERED}
     return {
         "mutants": len(mutants),
         "total": dict(total),
         "outcomes": {kind: dict(counts) for kind, counts in outcomes.items()},
-        "wrong": [f"{key} ({kinds[key]}, {originals.sample(int(key[-5:])).suffix})" for key in wrong],
+        "wrong": _named(wrong, kinds, originals),
+        "altered": _named(altered, kinds, originals),
         "crashes": sum("ended the worker" in reason for reason in reasons.values()),
         "hangs": sum("did not end" in reason or "took more than" in reason for reason in reasons.values()),
         "reasons": dict(Counter(reasons.values()).most_common(40)),
     }
+
+
+def _named(apart: dict[str, float], kinds: dict[str, str], originals: Originals) -> list[str]:
+    return [
+        f"{key}: {kinds[key]}, {originals.codec(int(key[-5:]))}, {levels:.1f} levels" for key, levels in apart.items()
+    ]
+
+
+def _prepare(folder: Path, samples: Sequence[Sample], reasons: dict[str, str]) -> Path:
+    """Loose files through data_prep/folder.py's function, with its defaults; what it leaves out goes to ``reasons``."""
+    raw = folder / "raw"
+    raw.mkdir()
+    for sample in samples:
+        (raw / f"{sample.key}.{sample.suffix}").write_bytes(sample.media)
+    rows = [f"{sample.key}.{sample.suffix},{sample.meta['label']:02d}" for sample in samples]
+    (raw / "list.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    split = folder / "prepared"
+    write_listing(ListingConfig(raw=str(raw / "list.csv"), out=str(split), missing="skip"))
+    reasons |= {row["file"].partition(".")[0]: row["reason"] for row in _rows(split / "left-out.jsonl")}
+    shutil.rmtree(raw)
+    return split
 
 
 def _overwrite_stored(split: Path, mutants: dict[str, bytes]) -> None:
@@ -193,11 +246,11 @@ def fuzz_shards(folder: Path, count: int, rng: random.Random) -> dict:
         shutil.copytree(pristine, split)
         shard = split / "shard-000000.tar"
         shard.write_bytes(MUTATIONS[kind](shard.read_bytes(), rng))
-        here: list[str] = []
-        right = read(split, folder / f"shard-{number}.jsonl", here, lambda key: int(key[-5:]) % originals.count)
+        here: dict[str, float] = {}
+        right = read(split, folder / f"shard-{number}.jsonl", here, originals)
         rows = _rows(folder / f"shard-{number}.jsonl")
         lost = 2 * samples - len(right) - len(here)
-        if not {f"fuzz-{n:05d}" for n in range(samples, 2 * samples)} <= right or (lost and not rows):
+        if not {f"fuzz-{n:05d}" for n in range(samples, 2 * samples)} <= right.keys() or (lost and not rows):
             unexplained.append(f"{number} ({kind})")
         wrong += [f"{key} of {number} ({kind})" for key in here]
         outcomes["listed" if rows else "right"] += 1
@@ -216,8 +269,7 @@ def fuzz(videos: int, shards: int, seed: int = 0) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         rng = random.Random(seed)
         found = {
-            "videos damaged from the source": fuzz_videos(Path(folder), videos, rng, stored=False),
-            "videos damaged in the shard": fuzz_videos(Path(folder), videos, rng, stored=True),
+            **{f"videos damaged {way}": fuzz_videos(Path(folder), videos, rng, way) for way in WAYS},
             "shards": fuzz_shards(Path(folder), shards, rng),
         }
     return found | {"seconds": round(time.monotonic() - began)}
@@ -227,7 +279,7 @@ def faults(found: dict) -> list[str]:
     """What must not happen; see the module."""
     shards = found["shards"]
     bad = shards["wrong"] + shards["unexplained"] + found["videos damaged in the shard"]["wrong"]
-    for name in ("videos damaged from the source", "videos damaged in the shard"):
+    for name in (f"videos damaged {way}" for way in WAYS):
         outcomes = found[name]["outcomes"]
         bad += [f"{name}: {kind} missing" for kind, counts in outcomes.items() if "missing" in counts]
         bad += [f"{name}: undamaged, but {outcome}" for outcome in outcomes["none"].keys() - {"right"}]

@@ -137,6 +137,14 @@ def test_what_is_no_video_is_refused_with_a_reason(data: bytes, reason: str) -> 
         read_frames(data, lambda count: np.arange(count))
 
 
+def test_damage_that_is_only_logged_is_seen_at_every_reading() -> None:
+    """FFmpeg goes on after "File ended prematurely"; its log says so, and says it again for the next epoch."""
+    data = make("h264-mkv")
+    for _ in range(3):
+        with pytest.raises(UnusableSample, match="ended prematurely"):
+            read_frames(data[: len(data) * 2 // 3], lambda count: np.arange(count))
+
+
 def test_a_slow_video_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "DECODE_SECONDS", 0.0)
     began = time.monotonic()

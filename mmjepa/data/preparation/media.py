@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,57 +16,44 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmjepa.data.h264 import x264_options
 from mmjepa.data.preparation.options import StillEncoding, VideoEncoding
-
-Window = tuple[float, float] | None
+from mmjepa.data.preparation.source_video import UnreadableMedia, Window, one_line, open_video
 
 COPIED_VIDEOS = ("mp4", "webm")
 COPIED_STILLS = {"JPEG": "jpg", "PNG": "png"}
 _NOMINAL_RATE = Fraction(25)  # of videos that do not say
 
 
-class UnreadableMedia(Exception):
-    """A media file that cannot be stored. The message is the reason."""
-
-
 def store_video(path: Path, window: Window, encoding: VideoEncoding) -> tuple[str, bytes]:
     """(suffix, bytes) of the video as a shard stores it, without sound. Raises UnreadableMedia.
 
-    ``window`` (start, end) in seconds takes a part of the file. Copied files are looked at (one frame must decode);
-    only re-encoding decodes every frame.
+    ``window`` (start, end) in seconds takes a part of the file. With ``encoding.verify`` all frames that are stored are
+    decoded and damage is refused; without it, re-encoding takes what FFmpeg makes of the file, and copying only looks
+    whether one frame decodes.
     """
     try:
-        with av.open(str(path), metadata_errors="ignore") as source:
-            if not source.streams.video:
-                raise UnreadableMedia("no video in the file")
-            stream = source.streams.video[0]
-            stream.thread_type, stream.codec_context.thread_count = "NONE", 1  # work is parallel over videos
-            if encoding.mode == "h264":
-                return "mp4", _encode(stream, _frames(source, stream, window), encoding)
-            if next(_frames(source, stream, None), None) is None:
-                raise UnreadableMedia("no frame decodes")
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise UnreadableMedia(f"does not decode: {_one_line(error)}") from error
+        return _store_video(path, window, encoding, seek=True)
+    except UnreadableMedia:
+        if window is None or not encoding.verify:
+            raise
+        # Whole H.264 files may complain when decoding begins at a key frame that frames before it reach beyond.
+        return _store_video(path, window, encoding, seek=False)
+
+
+def _store_video(path: Path, window: Window, encoding: VideoEncoding, seek: bool) -> tuple[str, bytes]:
+    with open_video(path, encoding.verify) as source:
+        frames = source.frames(window, seek)
+        if encoding.mode == "h264":
+            return "mp4", _encode(source.stream, frames, encoding)
+        if next(frames, None) is None:
+            raise UnreadableMedia("no frame decodes")
+        if encoding.verify:
+            deque(frames, maxlen=0)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in COPIED_VIDEOS:
         raise UnreadableMedia(f".{suffix} cannot be copied: shards hold .mp4 and .webm, use video.mode=h264")
     if window is not None:
         raise UnreadableMedia("a part of a longer file cannot be copied, use video.mode=h264")
     return suffix, path.read_bytes()
-
-
-def _frames(source: av.container.InputContainer, stream: av.VideoStream, window: Window) -> Iterator[av.VideoFrame]:
-    """Decoded frames of the window, in the order of presentation."""
-    if window is None or stream.time_base is None:
-        yield from source.decode(stream)
-        return
-    origin = float((stream.start_time or 0) * stream.time_base)
-    start, end = origin + window[0], origin + window[1]
-    source.seek(int(start / stream.time_base), stream=stream)
-    for frame in source.decode(stream):
-        if frame.time is None or start <= frame.time < end:
-            yield frame
-        elif frame.time >= end:
-            return
 
 
 def _encode(stream: av.VideoStream, frames: Iterator[av.VideoFrame], encoding: VideoEncoding) -> bytes:
@@ -140,8 +128,4 @@ def store_still(data: bytes, encoding: StillEncoding) -> tuple[str, bytes]:
         raise UnreadableMedia("not an image") from error
     # All else that Pillow raises on damaged files: it has no common base class for them.
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UnreadableMedia(f"does not decode: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnreadableMedia(f"does not decode: {one_line(error)}") from error

@@ -21,6 +21,7 @@ class VideoEncoding:
     short_side: int | None = 256  # pixels; smaller videos are not enlarged; null: as the video is
     gop: int = 12  # frames from one key frame to the next
     crf: int = 20  # x264's constant rate factor: 0 is lossless, 51 the worst
+    verify: bool = True  # refuse files that are damaged as far as FFmpeg can tell; false: for downloads that are known
 
     def __post_init__(self) -> None:
         if self.mode not in ("h264", "copy"):
@@ -59,7 +60,9 @@ class PreparationConfig:
     of n parts (from 0) and no manifest, as one task of a cluster's array; ``finish`` makes the manifests of such parts;
     null does both. ``counts``: ``published`` refuses annotation files that do not name as many samples as were
     published, ``any`` takes them. ``missing``: whether files that are absent or do not decode are refused (``refuse``)
-    or left out, counted and listed (``skip``).
+    or left out, counted and listed (``skip``). ``timeout``: seconds for one video; what takes longer cannot be used.
+    ``checksums``: a file of lines ``sha256  path`` as sha256sum writes them, paths relative to it; media files that
+    differ cannot be used, and all must be listed.
     """
 
     raw: str = MISSING
@@ -71,10 +74,14 @@ class PreparationConfig:
     shard: str | None = None
     counts: str = "published"
     missing: str = "refuse"
+    timeout: float = 600.0
+    checksums: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1 or self.processes < 1:
             raise UserError("samples_per_shard and processes must be at least 1")
+        if not self.timeout > 0:
+            raise UserError(f"timeout={self.timeout}: must be positive, in seconds")
         for name, known in (("engine", ENGINES), ("counts", ("published", "any")), ("missing", ("refuse", "skip"))):
             if getattr(self, name) not in known:
                 raise UserError(f"{name}={getattr(self, name)}: choose {' or '.join(known)}")

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmjepa.data.manifest import Manifest, Provenance, finish_split, is_finished, shard_name
+from mmjepa.data.preparation.checksums import Checksums, file_sha256
 from mmjepa.data.preparation.engines import run_tasks
 from mmjepa.data.preparation.options import FINISH, PreparationConfig, StillEncoding, VideoEncoding
 from mmjepa.data.preparation.records import LeftOut, SplitPlan
@@ -62,7 +63,8 @@ def prepare(
     out = Path(config.out) if out is None else out
     _check_counts(config, plans)
     _check_files(config, plans, out)
-    works = [_plan_shards(config, plan, out / plan.folder, encoding) for plan in plans]
+    checksums = None if config.checksums is None else Checksums(Path(config.checksums))
+    works = [_plan_shards(config, plan, out / plan.folder, encoding, checksums) for plan in plans]
     todo = [work for work in works if not _is_complete(work)]
     part, parts = config.part()
     notes: dict[Path, ShardNote] = {}
@@ -119,12 +121,17 @@ def _check_files(config: PreparationConfig, plans: Sequence[SplitPlan], out: Pat
 
 
 def _plan_shards(
-    config: PreparationConfig, plan: SplitPlan, folder: Path, encoding: VideoEncoding | StillEncoding
+    config: PreparationConfig,
+    plan: SplitPlan,
+    folder: Path,
+    encoding: VideoEncoding | StillEncoding,
+    checksums: Checksums | None,
 ) -> _Work:
     """Deal the records into shards in an order that the seed and the split's name fix."""
     records = sorted(plan.records, key=lambda record: record.id)
     random.Random(f"{config.seed}/{plan.folder}").shuffle(records)
     keyed = [(plan.key(record), record) for record in records]
+    sums = None if checksums is None else checksums.of(records)
     starts = range(0, len(keyed), config.samples_per_shard)
     tasks = [
         ShardTask(
@@ -133,6 +140,8 @@ def _plan_shards(
             plan.split,
             tuple(keyed[start : start + config.samples_per_shard]),
             encoding,
+            None if sums is None else sums[start : start + config.samples_per_shard],
+            config.timeout,
         )
         for number, start in enumerate(starts)
     ]
@@ -189,7 +198,8 @@ def _finish(
         raise UserError(f"{work.folder}: not one of its {len(plan.records)} files can be used")
     arguments = {"raw": Path(config.raw).name, **settings, "samples_per_shard": config.samples_per_shard}
     arguments |= {"encoding": dataclasses.asdict(encoding), "plan": work.digest}
-    arguments |= {"annotations": {path.name: _sha256(path) for path in plan.annotations}}
+    arguments |= {"annotations": {path.name: file_sha256(path) for path in plan.annotations}}
+    arguments |= {"checksums": None if config.checksums is None else file_sha256(Path(config.checksums))}
     arguments |= {"left_out": {"missing": len(plan.missing), "unreadable": len(unreadable)}}
     provenance = Provenance.collect(program, arguments, config.seed, PACKAGES)
     manifest = Manifest(plan.source, plan.folder, plan.kind, entries, provenance)
@@ -208,7 +218,3 @@ def _write_left_out(folder: Path, left_out: Sequence[LeftOut]) -> None:
     temporary = folder / f".{_LEFT_OUT}.{os.getpid()}.tmp"
     temporary.write_text("".join(f"{line}\n" for line in lines))
     os.replace(temporary, folder / _LEFT_OUT)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

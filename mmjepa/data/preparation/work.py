@@ -6,6 +6,7 @@ both are atomic. So whatever is interrupted, a note speaks of a whole shard, and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -18,15 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from mmjepa.data.manifest import ShardEntry, write_shard
-from mmjepa.data.preparation.media import UnreadableMedia, store_still, store_video
+from mmjepa.data.preparation.checksums import file_sha256
+from mmjepa.data.preparation.media import store_still, store_video
 from mmjepa.data.preparation.options import StillEncoding, VideoEncoding
 from mmjepa.data.preparation.parquet import read_images
 from mmjepa.data.preparation.records import LeftOut, ParquetRow, Record
-from mmjepa.data.samples import Sample
+from mmjepa.data.preparation.source_video import UnreadableMedia
+from mmjepa.data.samples import Sample, UnusableSample
+from mmjepa.data.workers import WatchedWork, ordered_batches
 from mmjepa.errors import UserError
 
 NOTES = ".finished"
 PACKAGES = ("av", "pillow", "webdataset")
+PREFETCH = 2  # files stored ahead of what the shard takes
 _FORMAT = 1  # part of every digest: raise it with every change that alters shards
 
 
@@ -39,6 +44,10 @@ class ShardTask:
     split: str
     records: tuple[tuple[str, Record], ...]
     encoding: VideoEncoding | StillEncoding
+    checksums: tuple[str, ...] | None
+    """SHA-256 of each record's file; None: not known."""
+    timeout: float
+    """Seconds for one video; no part of the digest."""
 
     @property
     def digest(self) -> str:
@@ -48,7 +57,7 @@ class ShardTask:
             for key, record in self.records
         ]
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-        content = [_FORMAT, versions, dataclasses.asdict(self.encoding), rows]
+        content = [_FORMAT, versions, dataclasses.asdict(self.encoding), rows, self.checksums]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -110,16 +119,48 @@ def _note_path(task: ShardTask) -> Path:
 
 def _samples(task: ShardTask, left_out: list[LeftOut]) -> Iterator[Sample]:
     """The samples that decode; the others go to ``left_out``."""
-    rows = read_images([record.media for _, record in task.records if isinstance(record.media, ParquetRow)])
-    for key, record in task.records:
-        try:
-            if isinstance(task.encoding, VideoEncoding):
-                assert isinstance(record.media, Path), "videos are files"
-                suffix, media = store_video(record.media, record.window, task.encoding)
+    # A damaged video can crash or hang a decoder: a process of its own. Pillow is not known for either.
+    workers = 1 if isinstance(task.encoding, VideoEncoding) else 0
+    with contextlib.closing(ordered_batches(_Storing(task), range(len(task.records)), workers, PREFETCH)) as results:
+        for (key, record), stored in zip(task.records, results, strict=True):
+            if isinstance(stored, str):
+                left_out.append(LeftOut(record.id, record.media.name, stored))
             else:
-                data = rows[record.media] if isinstance(record.media, ParquetRow) else record.media.read_bytes()
-                suffix, media = store_still(data, task.encoding)
-        except UnreadableMedia as error:
-            left_out.append(LeftOut(record.id, record.media.name, str(error)))
-            continue
-        yield Sample(key, media, suffix, record.meta(task.source, task.split))
+                suffix, media = stored
+                yield Sample(key, media, suffix, record.meta(task.source, task.split))
+
+
+class _Storing(WatchedWork):
+    """Number of a record -> (suffix, bytes) as the shard stores it, or the reason (str) why it cannot be used."""
+
+    def __init__(self, task: ShardTask) -> None:
+        super().__init__()
+        self._task = task
+        self._rows = read_images([record.media for _, record in task.records if isinstance(record.media, ParquetRow)])
+
+    @property
+    def overdue_seconds(self) -> float:
+        return self._task.timeout
+
+    def __getitem__(self, number: int) -> tuple[str, bytes] | str:
+        try:
+            self.check_refused(0, number)
+            with self.noted(0, number):
+                record = self._task.records[number][1]
+                if self._task.checksums is not None:
+                    self._check(record, self._task.checksums[number])
+                return self._store(record)
+        except (UnreadableMedia, UnusableSample) as error:
+            return str(error)
+
+    def _check(self, record: Record, expected: str) -> None:
+        assert isinstance(record.media, Path), "only files have checksums"
+        if file_sha256(record.media) != expected:
+            raise UnreadableMedia("differs from its checksum")
+
+    def _store(self, record: Record) -> tuple[str, bytes]:
+        if isinstance(self._task.encoding, VideoEncoding):
+            assert isinstance(record.media, Path), "videos are files"
+            return store_video(record.media, record.window, self._task.encoding)
+        data = self._rows[record.media] if isinstance(record.media, ParquetRow) else record.media.read_bytes()
+        return store_still(data, self._task.encoding)

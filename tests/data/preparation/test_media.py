@@ -14,8 +14,9 @@ from layouts import put, tiny_image, tiny_video
 from numbered_clips import draw_frame
 from PIL import Image
 
-from mmjepa.data.preparation.media import UnreadableMedia, store_still, store_video
+from mmjepa.data.preparation.media import store_still, store_video
 from mmjepa.data.preparation.options import StillEncoding, VideoEncoding
+from mmjepa.data.preparation.source_video import UnreadableMedia
 
 IDENTITY = b"".join(number.to_bytes(4, "big") for number in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
 TURNED = b"".join(number.to_bytes(4, "big", signed=True) for number in (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))
