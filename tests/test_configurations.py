@@ -165,10 +165,9 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_it(override: str, mess
 
 def test_forecasts_need_masks_that_hide_the_next_step() -> None:
     fits = ["run=unused", "experiment=sprites/ld_hidden"]
-    config = load_config("train", TrainConfig, fits)
-    PretrainParts(**config.parts())
+    PretrainParts(**load_config("train", TrainConfig, fits).parts())
     with pytest.raises(UserError, match="masking=multiblock hide a place throughout"):
-        PretrainParts(**load_config("train", TrainConfig, ["run=unused", "objective=ld_hidden"]).parts())
+        PretrainParts(**load_config("train", TrainConfig, [*fits, "masking=multiblock"]).parts())
 
 
 def test_options_are_refused_with_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
