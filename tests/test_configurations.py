@@ -45,7 +45,10 @@ def test_experiments_are_valid_and_are_what_their_name_says(experiment: str) -> 
     variant = name.split("_seed")[0].removesuffix("_no_ema")
     assert config.objective is not None
     assert config.masking is not None
-    if variant in MASK_VARIANTS:
+    if variant == "published_recipe":
+        assert config.objective.name == "baseline"
+        assert config.masking.equalize == "tail"
+    elif variant in MASK_VARIANTS:
         assert config.masking.name.removeprefix("sprites_") == variant
         assert config.objective.name == "baseline"
     else:
