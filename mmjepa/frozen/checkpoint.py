@@ -25,11 +25,13 @@ HASH_BLOCK = 1 << 20
 class ExportedEncoder:
     """A model as training exported it, with the pixel normalisation it was trained on and its pretraining seed.
 
-    ``targets`` is what its predictor was trained towards (see ``ObjectiveConfig.targets``).
+    ``targets`` is what its predictor was trained towards (see ``ObjectiveConfig.targets``), ``appearance_share`` where
+    the factor split runs (see ``FactorConfig``).
     """
 
     model: VideoJEPA
     targets: str
+    appearance_share: float
     fingerprint: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -48,6 +50,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
         model_config = ModelConfig(**{**settings, "predictor": PredictorConfig(**settings["predictor"])})
         mean, std, seed = _triple(config["mean"]), _triple(config["std"]), config["seed"]
         targets = str(config["objective"]["targets"])
+        share = float(config["objective"]["factors"]["appearance_share"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG_FILE} is not the config of an exported encoder: {error!r}") from error
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: nobody's random numbers move
@@ -59,7 +62,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
         raise UserError(f"the weights in {folder} do not fit their config: {reason}") from error
     # Pixel statistics and targets too: the same weights give other features with them.
     fingerprint = fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"], mean, std, targets)
-    return ExportedEncoder(model, targets, fingerprint, mean, std, seed)
+    return ExportedEncoder(model, targets, share, fingerprint, mean, std, seed)
 
 
 def fingerprint_of(*parts: Any) -> str:

@@ -16,6 +16,7 @@ from mmjepa.frozen.protocol import (
     step_tokens,
 )
 from mmjepa.models import ClipStatistics, VideoJEPA, normalise_levels
+from mmjepa.objectives.factors import appearance_channels
 
 LEVELS = ("last", "all")
 FACTORS = ("all", "appearance", "dynamics")
@@ -26,7 +27,8 @@ class FrozenVideoJEPA:
     """An exported Video-JEPA (encoder and predictor) behind the frozen protocol.
 
     ``levels``: ``last`` is the representation (D channels), ``all`` concatenates the output levels. ``factor`` keeps
-    the appearance (first) or dynamics (second) half of the channels of each level, the within-level factor split.
+    the appearance (first) or dynamics (other) channels of each level: the within-level factor split, with the share of
+    channels that training gave to appearance.
     ``precision`` bf16 runs matrix products in bfloat16; tokens come back in float32 either way.
     """
 
@@ -41,9 +43,11 @@ class FrozenVideoJEPA:
     ) -> None:
         self.model: VideoJEPA = exported.model.to(device).eval().requires_grad_(False)
         self.clip_standardised = exported.targets == "clip_standardised"
-        self.levels, self.factor, self.precision, self.device = levels, factor, precision, torch.device(device)
+        self.levels, self.precision, self.device = levels, precision, torch.device(device)
         config = self.model.config
-        width = config.width * (config.levels if levels == "all" else 1) // (1 if factor == "all" else 2)
+        cut = appearance_channels(config.width, exported.appearance_share)
+        self._channels = {"all": slice(None), "appearance": slice(0, cut), "dynamics": slice(cut, None)}[factor]
+        width = len(range(config.width)[self._channels]) * (config.levels if levels == "all" else 1)
         self._spec = FrozenSpec(
             name=name,
             fingerprint=fingerprint_of(exported.fingerprint, levels, factor, precision),
@@ -102,9 +106,7 @@ class FrozenVideoJEPA:
         """Levels (B, N, L, D) -> the chosen levels and factor (B, N, width)."""
         if self.levels == "last":
             levels = levels[:, :, -1:]
-        half = levels.shape[-1] // 2
-        part = {"all": slice(None), "appearance": slice(0, half), "dynamics": slice(half, None)}[self.factor]
-        return levels[..., part].flatten(2)
+        return levels[..., self._channels].flatten(2)
 
 
 def to_encoder_scale(predicted: Tensor, context: Tensor) -> Tensor:

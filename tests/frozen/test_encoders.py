@@ -59,8 +59,8 @@ def test_levels_and_factors_are_slices_of_the_same_tokens(
     everything = build_encoder(own(export, levels="all")).encode(pixels).tokens.flatten(1, 2)
     assert torch.equal(everything, levels.flatten(2))
     dynamics = build_encoder(own(export, levels="all", factor="dynamics"))
-    assert torch.equal(dynamics.encode(pixels).tokens.flatten(1, 2), levels[..., WIDTH // 2 :].flatten(2))
-    assert dynamics.spec.width == 4 * WIDTH // 2
+    assert torch.equal(dynamics.encode(pixels).tokens.flatten(1, 2), levels[..., WIDTH // 4 :].flatten(2))
+    assert dynamics.spec.width == 4 * (WIDTH - WIDTH // 4)  # a quarter of the channels were trained as appearance
 
 
 @pytest.mark.parametrize("fill", ["mask", "predict"])
