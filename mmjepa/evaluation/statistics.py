@@ -3,8 +3,16 @@
 The unit that is resampled is the video: captions of one video stay together (``clusters``). With several pretraining
 seeds, seeds and videos are resampled independently of each other and crossed (Owen 2007, "The pigeonhole bootstrap"),
 because every seed is evaluated on the same videos; drawing videos anew for every seed would average out how hard the
-videos are and give intervals that are too narrow. With S seeds the variance between seeds is still underestimated by
-about (S - 1) / S, so few seeds remain few seeds.
+videos are and give intervals that are too narrow.
+
+With S seeds that bootstrap underestimates the variance between seeds by about (S - 1) / S and does not know how little
+S seeds say about it: an interval of a level can stand that, a test cannot. Three seeds whose differences share a sign,
+one draw in four without any effect, would get the smallest possible p-value, which no correction for many comparisons
+undoes. Paired differences over seeds are therefore tested with Student's t, the variance between seeds beside that of
+the videos. Three seeds may also agree by accident, so the variance between seeds is pooled over everything that is
+compared at once (:func:`paired_differences`), and what varies more than the others keeps its own. Simulated without
+any effect, 27 Holm corrected comparisons of three seeds then name one in 3 to 7 % of the studies, against 30 % without
+pooling.
 """
 
 from __future__ import annotations
@@ -13,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 
 RESAMPLES = 2000
 _BLOCK_ENTRIES = 2**23  # entries of one block of resampling weights: 64 MiB
@@ -120,15 +129,85 @@ def hierarchical_paired_difference(
     statistic: Statistic = weighted_mean,
 ) -> PairedDifference:
     """:func:`paired_difference` over seed-matched runs: a_by_seed[i] and b_by_seed[i] share pretraining seed i."""
-    a, b = _checked(a_by_seed), _checked(b_by_seed)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values differ in shape: {a.shape} and {b.shape}")
-    # Equal seeds draw equal resamples, which is what pairs the two sides.
-    draws = _resampled(a, clusters, seed, resamples, statistic) - _resampled(b, clusters, seed, resamples, statistic)
-    low, high = _percentiles(draws, level)
-    far_side = min((draws <= 0).sum(), (draws >= 0).sum())
-    p_value = min(1.0, 2 * (1 + far_side) / (1 + resamples))
-    return PairedDifference(_estimate(a, statistic) - _estimate(b, statistic), low, high, float(p_value))
+    return paired_differences([(a_by_seed, b_by_seed)], clusters, seed, resamples, level, statistic)[0]
+
+
+def paired_differences(
+    pairs: Sequence[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]],
+    clusters: np.ndarray | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    statistic: Statistic = weighted_mean,
+) -> list[PairedDifference]:
+    """Differences of several (a_by_seed, b_by_seed), all of one quantity: several encoders against one other.
+
+    Of one seed: as :func:`paired_difference`. From two seeds on, interval and p-value are those of Student's t. The
+    variance of the mean difference is that over resampled videos, which the seeds share, plus that between seeds over
+    S: the mean over all pairs, or the pair's own where it is larger. Degrees of freedom are Welch and Satterthwaite's;
+    pairs share their other side, so that pooling counts half. What differs by video and seed at once is in both parts,
+    which errs on the safe side.
+    """
+    found = [_Differences.of(a, b, clusters, seed, resamples, statistic) for a, b in pairs]
+    several = [one for one in found if len(one.by_seed) > 1]
+    pooled = float(np.mean([one.between for one in several])) if several else 0.0
+    seeds_freedom = sum(len(one.by_seed) - 1 for one in several) / 2
+    return [
+        one.student(pooled, seeds_freedom, level) if len(one.by_seed) > 1 else one.percentile(level) for one in found
+    ]
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Of one pair: difference of every seed (S,), the same on resampled videos (R, S), and the number of videos."""
+
+    by_seed: np.ndarray
+    draws: np.ndarray
+    videos: int
+
+    @staticmethod
+    def of(
+        a_by_seed: Sequence[np.ndarray],
+        b_by_seed: Sequence[np.ndarray],
+        clusters: np.ndarray | None,
+        seed: int,
+        resamples: int,
+        statistic: Statistic,
+    ) -> _Differences:
+        a, b = _checked(a_by_seed), _checked(b_by_seed)
+        if a.shape != b.shape:
+            raise ValueError(f"paired values differ in shape: {a.shape} and {b.shape}")
+        # Equal seeds draw equal resamples, which is what pairs the two sides.
+        draws = _by_seed(a, clusters, seed, resamples, statistic) - _by_seed(b, clusters, seed, resamples, statistic)
+        once = np.ones((1, a.shape[1]), dtype=np.int64)
+        by_seed = np.array([statistic(x, once)[0] - statistic(y, once)[0] for x, y in zip(a, b, strict=True)])
+        return _Differences(by_seed, draws, a.shape[1] if clusters is None else len(np.unique(clusters)))
+
+    @property
+    def between(self) -> float:
+        """Variance that the seeds give to their mean."""
+        return float(self.by_seed.var(ddof=1)) / len(self.by_seed)
+
+    def percentile(self, level: float) -> PairedDifference:
+        """Interval and p-value of the bootstrap over videos, for one seed."""
+        low, high = _percentiles(self.draws[:, 0], level)
+        far_side = min((self.draws <= 0).sum(), (self.draws >= 0).sum())
+        p_value = min(1.0, 2 * (1 + far_side) / (1 + len(self.draws)))
+        return PairedDifference(float(self.by_seed[0]), low, high, float(p_value))
+
+    def student(self, pooled: float, pooled_freedom: float, level: float) -> PairedDifference:
+        """t interval and test; ``pooled``: variance between seeds of all pairs, with its degrees of freedom."""
+        value = float(self.by_seed.mean())
+        video = float(self.draws.mean(axis=1).var(ddof=1))
+        between = max(self.between, pooled)
+        seeds_freedom = max(len(self.by_seed) - 1, pooled_freedom)
+        variance = video + between
+        if variance == 0.0:  # every resample of every seed says the same
+            return PairedDifference(value, value, value, 1.0 if value == 0.0 else 0.0)
+        freedom = variance**2 / (video**2 / (self.videos - 1) + between**2 / seeds_freedom)
+        half = float(student_t.ppf((1 + level) / 2, freedom)) * variance**0.5
+        p_value = float(2 * student_t.sf(abs(value) / variance**0.5, freedom))
+        return PairedDifference(value, value - half, value + half, p_value)
 
 
 def holm_correction(p_values: Sequence[float]) -> np.ndarray:
@@ -165,14 +244,21 @@ def _resampled(
     stacked: np.ndarray, clusters: np.ndarray | None, seed: int, resamples: int, statistic: Statistic
 ) -> np.ndarray:
     """Mean over resampled seeds of the statistic on resampled videos, from values (S, N, ...): (resamples,)."""
-    seeds, queries = stacked.shape[:2]
+    seeds = stacked.shape[0]
+    seed_weights = np.random.default_rng([seed, 1]).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    return (_by_seed(stacked, clusters, seed, resamples, statistic) * seed_weights).sum(axis=1) / seeds
+
+
+def _by_seed(
+    stacked: np.ndarray, clusters: np.ndarray | None, seed: int, resamples: int, statistic: Statistic
+) -> np.ndarray:
+    """Statistic of every seed on resampled videos, the same for all seeds, from values (S, N, ...): (resamples, S)."""
     generator = np.random.default_rng(seed)
-    seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
     blocks = [
         np.stack([statistic(values, weights) for values in stacked], axis=1)
-        for weights in _query_weights(queries, clusters, resamples, generator)
+        for weights in _query_weights(stacked.shape[1], clusters, resamples, generator)
     ]
-    return (np.concatenate(blocks) * seed_weights).sum(axis=1) / seeds
+    return np.concatenate(blocks)
 
 
 def _query_weights(

@@ -13,6 +13,7 @@ from mmjepa.evaluation.statistics import (
     hierarchical_paired_difference,
     holm_correction,
     paired_difference,
+    paired_differences,
     weighted_mean,
     weighted_median,
 )
@@ -125,6 +126,20 @@ def test_seed_matched_difference_cancels_what_the_seeds_share():
     difference = hierarchical_paired_difference(better, base)
     assert difference.low > 0.25
     assert difference.high < 0.35
+
+
+def test_three_lucky_seeds_are_not_significant():
+    # No objective differs from the baseline, only seeds do: three differences of one sign, or near each other by
+    # accident, must not look certain, or Holm's correction is of no use.
+    rng = np.random.default_rng(9)
+    p_values = []
+    for trial in range(60):
+        hard = rng.normal(size=120)
+        base, *others = ([hard < level for level in rng.normal(-0.5, 0.4, size=3)] for _ in range(9))
+        compared = paired_differences([(other, base) for other in others], seed=trial, resamples=100)
+        p_values.append([one.p_value for one in compared])
+    assert np.mean(np.array(p_values) < 0.05) < 0.08
+    assert np.mean([holm_correction(family).min() < 0.05 for family in p_values]) < 0.12
 
 
 def test_holm_hand_worked():

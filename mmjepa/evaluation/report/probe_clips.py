@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,9 @@ from mmjepa.evaluation.statistics import (
     Interval,
     PairedDifference,
     hierarchical_bootstrap,
-    hierarchical_paired_difference,
     holm_correction,
+    paired_differences,
 )
-
-RESAMPLES = 10_000
-"""Many, so that a p-value can stay small after Holm's correction over dozens of comparisons."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def tasks_of(clips: AllClips) -> list[str]:
 
 def mean_over_seeds(clips: AllClips, encoder: str, task: str) -> Interval | None:
     """Top-1 of an encoder with its interval over seeds and clips; None if it was not probed on the task."""
-    runs = [one for one in clips.get(encoder, {}).values() if task in one.correct]
+    runs = list(_runs(clips, encoder, task).values())
     if not runs:
         return None
     _require_equal_clips(runs, task)
@@ -87,22 +84,29 @@ def compare_probes(encoders: Sequence[str], other: str, clips: AllClips) -> list
 
     Raises UserError if two of them were probed on different clips.
     """
-    family = [found for encoder in encoders if encoder != other for found in _pairs(encoder, other, clips)]
+    family = [found for task in tasks_of(clips) for found in _on_task(encoders, other, task, clips)]
     corrected = holm_correction([difference.p_value for *_, difference in family])
     return [ProbeComparison(*one, p_value=p) for one, p in zip(family, corrected.tolist(), strict=True)]
 
 
-def _pairs(encoder: str, other: str, clips: AllClips) -> Iterator[tuple[str, str, str, int, PairedDifference]]:
-    ours, theirs = clips.get(encoder, {}), clips.get(other, {})
-    for task in tasks_of(clips):
-        seeds = [
-            s for s in sorted(ours.keys() & theirs.keys()) if task in ours[s].correct and task in theirs[s].correct
-        ]
-        if not seeds:
-            continue
-        _require_equal_clips([side[seed] for seed in seeds for side in (ours, theirs)], task)
-        a, b = ([side[seed].correct[task] for seed in seeds] for side in (ours, theirs))
-        yield encoder, other, task, len(seeds), hierarchical_paired_difference(a, b, resamples=RESAMPLES)
+def _on_task(
+    encoders: Sequence[str], other: str, task: str, clips: AllClips
+) -> list[tuple[str, str, str, int, PairedDifference]]:
+    theirs = _runs(clips, other, task)
+    shared = {name: sorted(_runs(clips, name, task).keys() & theirs.keys()) for name in encoders if name != other}
+    shared = {name: seeds for name, seeds in shared.items() if seeds}
+    _require_equal_clips([run for name in (*shared, other) for run in _runs(clips, name, task).values()], task)
+    sides = [
+        ([clips[name][seed].correct[task] for seed in seeds], [theirs[seed].correct[task] for seed in seeds])
+        for name, seeds in shared.items()
+    ]
+    found = paired_differences(sides)
+    return [(name, other, task, len(shared[name]), one) for name, one in zip(shared, found, strict=True)]
+
+
+def _runs(clips: AllClips, encoder: str, task: str) -> dict[int, ProbeClips]:
+    """Runs of an encoder that were probed on the task, by seed."""
+    return {seed: one for seed, one in clips.get(encoder, {}).items() if task in one.correct}
 
 
 def _require_equal_clips(runs: Sequence[ProbeClips], task: str) -> None:
