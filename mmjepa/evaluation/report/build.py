@@ -5,26 +5,27 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
 
 from mmjepa.errors import UserError
+from mmjepa.evaluation.report.claims import claims_section
 from mmjepa.evaluation.report.comparisons import compare_encoders
-from mmjepa.evaluation.report.findings import Finding, headline, headline_probe
+from mmjepa.evaluation.report.findings import Finding, headline, headline_readings
 from mmjepa.evaluation.report.hits import load_hits
 from mmjepa.evaluation.report.page import glossary_section, page, reproducibility_section
 from mmjepa.evaluation.report.plots import Palette, save_png
-from mmjepa.evaluation.report.probe_clips import load_clips
-from mmjepa.evaluation.report.published import published_section, read_published
+from mmjepa.evaluation.report.published import read_published
 from mmjepa.evaluation.report.rows import ProbeRow, Results, RetrievalRow, load_results, table_order
 from mmjepa.evaluation.report.runs import Run, load_runs, training_charts
 from mmjepa.evaluation.report.sections import (
     Section,
     at_a_glance,
     chart_grid,
+    chart_key,
     comparison_section,
     hard_negative_section,
     probe_section,
@@ -33,13 +34,22 @@ from mmjepa.evaluation.report.sections import (
     robustness_section,
 )
 from mmjepa.evaluation.report.strips import ClipPictures, parse_examples, query_html
-from mmjepa.evaluation.report.study import study_comparisons, study_section
+from mmjepa.evaluation.report.study import make_study
+from mmjepa.evaluation.report.study_section import (
+    differences_section,
+    factors_section,
+    single_section,
+    study_table,
+)
+from mmjepa.evaluation.report.study_words import study_findings
 from mmjepa.evaluation.report.style import colours, title_of
 from mmjepa.evaluation.report.tables import Table, to_csv, to_markdown, to_text
 
 PAGE = "report.html"
 OPEN_QUERIES = 3
 """Example queries that are shown at once; the others unfold."""
+OPEN_CHARTS = 12
+"""Training charts that are shown at once."""
 
 
 @dataclass
@@ -71,7 +81,7 @@ class Report:
 
     def text(self) -> str:
         """The headline and the table at a glance."""
-        return "\n".join([to_text(self.summary), "", *(one.sentence for one in self.findings)])
+        return "\n".join([to_text(self.summary), "", *(one.text() for one in self.findings)])
 
 
 def build_report(config: ReportConfig) -> Report:
@@ -80,34 +90,20 @@ def build_report(config: ReportConfig) -> Report:
         raise UserError(f"out={config.out}: is a file, not a folder")
     results = load_results(_folder(config.results, "results"))
     runs = [] if config.runs is None else load_runs(_folder(config.runs, "runs"))
-    encoders = sorted({*results.encoders(), *(run.encoder for run in runs)}, key=table_order)
-    palette = colours(encoders)
-    hits = load_hits(results)
-    comparisons = compare_encoders(results.trained(), hits)
-    findings, summary = headline(results, comparisons), at_a_glance(results)
-    study = _study_sections(results, runs, config.published)
-    leads = not results.retrieval  # a study of probes alone is about nothing else
-    sections = [
-        *(study if leads else []),
-        retention_section(results, hits, palette),
-        retrieval_section(results),
-        comparison_section(comparisons),
-        robustness_section(results),
-        hard_negative_section(results),
-        probe_section(results, palette),
-        *([] if leads else study),
-        _examples_section(results, config.splits),
-        _training_section(runs, palette),
-        reproducibility_section(runs, results.metas, _lines(config.commands)),
-        glossary_section(),
-    ]
+    palette = colours(sorted({*results.encoders(), *(run.encoder for run in runs)}, key=table_order))
+    contents = _study_page(results, runs, config, palette) or _retrieval_page(results, runs, config, palette)
+    sections = [section for section in contents.sections.values() if section is not None]
+    missing = [what for what, section in contents.sections.items() if section is None]
+    sections += [reproducibility_section(runs, results.metas, _lines(config.commands)), glossary_section()]
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out}: cannot make the folder ({error.strerror})") from error
-    (out / PAGE).write_text(page(config.title, _subtitle(results, runs), findings, summary, sections, palette))
-    sentences = "".join(f"* {one.sentence}\n" for one in findings)
+    findings, summary = contents.findings, contents.summary
+    text = page(config.title, _subtitle(results, runs), findings, summary, sections, missing, palette)
+    (out / PAGE).write_text(text)
+    sentences = "".join(f"* {one.text()}\n" for one in findings)
     (out / "summary.md").write_text(f"{to_markdown(summary)}\n\n{summary.caption}\n\n{sentences}")
     _write_companions(out, results, findings, [summary, *(table for section in sections for table in section.tables)])
     for section in sections:
@@ -116,14 +112,56 @@ def build_report(config: ReportConfig) -> Report:
     return Report(out / PAGE, findings, summary)
 
 
-def _study_sections(results: Results, runs: Sequence[Run], published: str | None) -> list[Section]:
-    """The study, where variants were probed beside the baseline, and the paper's figures, where they are given."""
-    probe = headline_probe(results)
-    clips = {} if probe is None else load_clips(results, probe)
-    comparisons = study_comparisons(clips)
-    sections = [] if published is None else [published_section(read_published(Path(published)), comparisons)]
-    study = study_section(clips, comparisons, runs)
-    return sections if study is None else [study, *sections]
+@dataclass(frozen=True)
+class _Contents:
+    """What a page says. ``sections`` by what they are about, in order; None: nothing was measured."""
+
+    findings: list[Finding]
+    summary: Table
+    sections: Mapping[str, Section | None]
+
+
+def _retrieval_page(results: Results, runs: Sequence[Run], config: ReportConfig, palette: Palette) -> _Contents:
+    """Led by retrieval and what lost frames do to it, as far as they were measured."""
+    hits = load_hits(results)
+    readings = headline_readings(results)
+    comparisons = compare_encoders(results.trained(), hits)
+    sections = {
+        "retrieval as frames are lost": retention_section(results, hits, palette),
+        "retrieval": retrieval_section(results),
+        "paired comparisons of retrieval": comparison_section(comparisons),
+        "robustness": robustness_section(results),
+        "hard negatives": hard_negative_section(results),
+        "probes": probe_section(results, readings, palette),
+        "example retrievals": _examples_section(results, config.splits),
+        "training": _training_section(runs, palette),
+    }
+    if config.published is not None:
+        study = make_study(readings)
+        sections |= {"the paper's claims": claims_section(read_published(Path(config.published)), study)}
+    return _Contents(headline(results, comparisons, readings), at_a_glance(results, readings), sections)
+
+
+def _study_page(results: Results, runs: Sequence[Run], config: ReportConfig, palette: Palette) -> _Contents | None:
+    """Led by the objectives compared with the baseline; None if probes do not do that, or are not all there is."""
+    readings = headline_readings(results)
+    study = None if results.retrieval else make_study(readings)
+    if study is None:
+        return None
+    figures = None if config.published is None else read_published(Path(config.published))
+    sections = {
+        "differences": differences_section(study, palette),
+        "single": single_section(study, figures),
+        "factors": factors_section(study),
+    }
+    if figures is not None:
+        sections["the paper's claims"] = claims_section(figures, study)
+    if len({(row.probe, row.control) for row in results.probes if row.probe != "majority"}) > 1:
+        sections["probes"] = probe_section(results, readings, palette)
+    if runs:
+        sections["training"] = _training_section(runs, palette)
+    shown = {what: section for what, section in sections.items() if section is not None}
+    return _Contents(study_findings(study), study_table(study, runs, figures), shown)
 
 
 def _write_companions(out: Path, results: Results, findings: Sequence[Finding], tables: Sequence[Table]) -> None:
@@ -141,12 +179,10 @@ def _write_companions(out: Path, results: Results, findings: Sequence[Finding], 
     (out / "summary.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _examples_section(results: Results, splits: Sequence[str]) -> Section:
+def _examples_section(results: Results, splits: Sequence[str]) -> Section | None:
     title = "Example retrievals"
     if not results.examples:
-        return Section(
-            "examples", title, '<p class="missing">No examples were written by the retrieval evaluation.</p>'
-        )
+        return None
     pictures = ClipPictures([Path(split) for split in splits])
     queries = parse_examples(results.examples)
     words = "Query, its true clip, and the first clips each encoder retrieved; time runs from left to right."
@@ -156,21 +192,34 @@ def _examples_section(results: Results, splits: Sequence[str]) -> Section:
     return Section("examples", title, body + (more if len(groups) > OPEN_QUERIES else ""))
 
 
-def _training_section(runs: Sequence[Run], palette: Palette) -> Section:
+def _training_section(runs: Sequence[Run], palette: Palette) -> Section | None:
     charts = training_charts(runs, palette)
     if not charts:
-        return Section("training", "Training", '<p class="missing">No training runs were given.</p>')
-    return Section("training", "Training", chart_grid(charts, palette), charts={"training": charts})
+        return None
+    body = chart_key(palette) + chart_grid(charts[:OPEN_CHARTS], palette)
+    if charts[OPEN_CHARTS:]:
+        summary = f"<summary>{len(charts) - OPEN_CHARTS} more quantities</summary>"
+        body += f"<details>{summary}{chart_grid(charts[OPEN_CHARTS:], palette)}</details>"
+    return Section("training", "Training", body, charts={"training": charts})
 
 
 def _subtitle(results: Results, runs: Sequence[Run]) -> str:
-    seeds = {row.pretrain_seed for row in results.retrieval if row.encoder in results.trained()}
-    commits = {str(run.meta.get("commit"))[:10] for run in runs if run.meta.get("commit")}
+    """Which encoders, with how many pretraining seeds, from which code."""
+    seeds: dict[str, set[int | None]] = {name: set() for name in results.encoders() if name != "majority"}
+    measured = [(row.encoder, row.pretrain_seed) for row in results.retrieval]
+    for encoder, seed in [*measured, *((row.encoder, row.pretrain_seed) for row in results.probes)]:
+        if encoder in seeds:
+            seeds[encoder].add(seed)
+    groups: dict[int, list[str]] = {}
+    for name, found in seeds.items():
+        groups.setdefault(len(found), []).append(title_of(name))
     parts = [
-        f"{len(results.encoders())} encoders: {', '.join(map(title_of, results.encoders()))}",
-        f"pretraining seeds: {len(seeds)}",
+        f"with {count} seed{'s' if count > 1 else ''}: {', '.join(names)}"
+        for count, names in sorted(groups.items(), reverse=True)
     ]
-    return "; ".join(parts + ([f"commit {', '.join(sorted(commits))}"] if commits else []))
+    commits = {str(run.meta.get("commit"))[:10] for run in runs if run.meta.get("commit")}
+    parts += [f"commit {', '.join(sorted(commits))}"] if commits else []
+    return f"{len(seeds)} encoders; {'; '.join(parts)}"
 
 
 def _folder(path: str, key: str) -> Path:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmjepa.evaluation.report.comparisons import Comparison
+from mmjepa.evaluation.report.probe_clips import Readings, read_probe
 from mmjepa.evaluation.report.retention import clean_estimate
-from mmjepa.evaluation.report.rows import Estimate, Results, distinct, join_seeds, where
+from mmjepa.evaluation.report.rows import Estimate, Results, distinct, where
 from mmjepa.evaluation.report.style import percent, title_of
 
 PROBE_PREFERENCE = ("attentive", "linear", "knn")
@@ -16,19 +17,28 @@ PROBE_PREFERENCE = ("attentive", "linear", "knn")
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and whether it is what a working recipe would show (None: cannot be said)."""
+    """One sentence, and whether it is what a working recipe would show (None: cannot be said).
+
+    ``topic``: what it is an answer to; neighbours of one topic are read as a list.
+    """
 
     sentence: str
     good: bool | None
+    topic: str = ""
+
+    def text(self) -> str:
+        """The sentence as it reads alone."""
+        return f"{self.topic}: {self.sentence}" if self.topic else self.sentence
 
 
-def headline(results: Results, comparisons: Sequence[Comparison]) -> list[Finding]:
+def headline(results: Results, comparisons: Sequence[Comparison], readings: Readings | None) -> list[Finding]:
     """Does each trained encoder beat the random initialisation? A sum-up, then each encoder, then the probes."""
     trained = results.trained()
     if not trained:
         return [Finding("There is no trained encoder among the results: only controls were evaluated.", None)]
-    retrieval = {name: _retrieval_finding(results, comparisons, name) for name in trained}
-    probes = [_probe_finding(results, name) for name in trained]
+    measured = trained if results.retrieval else []
+    retrieval = {name: _retrieval_finding(results, comparisons, name) for name in measured}
+    probes = [_probe_finding(readings, name) for name in trained]
     against_baseline = [
         Finding(f"{title_of(one.encoder)} minus baseline in text-to-video R@1: {_paired(one)}.", None)
         for one in comparisons
@@ -63,7 +73,7 @@ def chance(results: Results, direction: str = "text_to_video") -> Estimate | Non
 
 def _sum_up(retrieval: Mapping[str, Finding]) -> Finding | None:
     """How many encoders beat random init on text-to-video R@1; None where that cannot be said of all of them."""
-    if any(one.good is None for one in retrieval.values()):
+    if not retrieval or any(one.good is None for one in retrieval.values()):
         return None
     winners = [title_of(name) for name, one in retrieval.items() if one.good]
     what = "random init on text-to-video R@1 by more than the intervals"
@@ -96,26 +106,23 @@ def _paired(comparison: Comparison) -> str:
     return f"{points} points ({told})"
 
 
-def headline_probe(results: Results) -> str | None:
+def headline_readings(results: Results) -> Readings | None:
     """The probe that stands for all of them; None if none was run."""
     run = distinct(results.probes, "probe")
-    return next((probe for probe in PROBE_PREFERENCE if probe in run), None)
+    probe = next((probe for probe in PROBE_PREFERENCE if probe in run), None)
+    return None if probe is None else read_probe(results, probe)
 
 
-def _probe_finding(results: Results, encoder: str) -> Finding | None:
+def _probe_finding(readings: Readings | None, encoder: str) -> Finding | None:
     """How many of the tasks' probes are above random init by more than the intervals."""
-    probe = headline_probe(results)
-    rows = where(results.probes, probe=probe, control="none")
-    tasks = distinct(rows, "task")
-    pairs = {
-        t: (join_seeds(where(rows, task=t, encoder=encoder)), join_seeds(where(rows, task=t, encoder="random_init")))
-        for t in tasks
-    }
+    if readings is None:
+        return None
+    pairs = {task: (readings.level(encoder, task), readings.level("random_init", task)) for task in readings.tasks}
     known = {task: (ours, control) for task, (ours, control) in pairs.items() if ours and control}
     if not known:
         return None
     won = [task for task, (ours, control) in known.items() if ours.beats(control)]
     names = f" ({', '.join(won)})" if won else ""
-    share = f"{len(won)} of {len(known)} {probe} probes{names}"
+    share = f"{len(won)} of {len(known)} {readings.probe} probes{names}"
     sentence = f"{title_of(encoder)} is above random init by more than the intervals on {share}."
     return Finding(sentence, len(won) > len(known) / 2)

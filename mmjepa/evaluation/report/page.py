@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from mmjepa.evaluation.report.glossary import GLOSSARY
 from mmjepa.evaluation.report.plots import Palette, theme_css
 from mmjepa.evaluation.report.runs import Run
 from mmjepa.evaluation.report.sections import Section
-from mmjepa.evaluation.report.style import LINE_STYLES, STYLE_SHEET, title_of
+from mmjepa.evaluation.report.style import STYLE_SHEET
 from mmjepa.evaluation.report.tables import Table, to_html
 
 
@@ -22,18 +23,19 @@ def page(
     findings: Sequence[Finding],
     summary: Table,
     sections: Sequence[Section],
+    missing: Sequence[str],
     palette: Palette,
 ) -> str:
-    """The whole document."""
+    """The whole document; ``missing``: what the results hold nothing on."""
     parts = [section_html(section) for section in sections]
+    if missing:
+        parts.append(f'<p class="soft">Nothing was given for: {html.escape(", ".join(missing))}.</p>')
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE_SHEET}\n{theme_css(palette)}</style></head>\n<body><main>\n"
         f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(subtitle)}</p>\n'
-        f"{_headline_html(findings)}\n{_key_html(palette)}\n{to_html(summary)}\n"
-        + "\n".join(parts)
-        + "\n</main></body></html>\n"
+        f"{_headline_html(findings)}\n{to_html(summary)}\n" + "\n".join(parts) + "\n</main></body></html>\n"
     )
 
 
@@ -55,8 +57,12 @@ def reproducibility_section(
     parts = []
     if commands:
         parts.append(f"<h3>Commands</h3><pre>{html.escape(chr(10).join(commands))}</pre>")
-    parts += [_details(f"run {run.name}", json.dumps(run.meta, indent=1), run.config) for run in runs]
-    parts += [_details(f"evaluation {name}", json.dumps(meta, indent=1)) for name, meta in metas.items()]
+    trained = [_details(f"run {run.name}", json.dumps(run.meta, indent=1), run.config) for run in runs]
+    measured = [_details(f"evaluation {name}", json.dumps(meta, indent=1)) for name, meta in metas.items()]
+    for heading, blocks in (("Training runs", trained), ("Evaluations", measured)):
+        if blocks:
+            summary = f"<summary>{heading} ({len(blocks)})</summary>"
+            parts.append(f"<details>{summary}{''.join(blocks)}</details>")
     return Section("reproduce", "Reproduce", "".join(parts))
 
 
@@ -68,16 +74,14 @@ def _details(summary: str, *texts: str) -> str:
 def _headline_html(findings: Sequence[Finding]) -> str:
     known = [one.good for one in findings if one.good is not None]
     kind = "" if not known else (" good" if all(known) else " bad" if not any(known) else "")
-    sentences = "".join(f"<p>{html.escape(one.sentence)}</p>" for one in findings)
-    return f'<div class="headline{kind}">{sentences}</div>'
-
-
-def _key_html(palette: Palette) -> str:
-    """Colours and line styles of the encoders that are drawn as lines."""
-    dashes = {"-": "", "--": ' stroke-dasharray="6 3"', ":": ' stroke-dasharray="2 3"'}
-    items = []
-    for name in (name for name in palette if name != "majority"):
-        stroke = f'stroke="var(--series-{name})" stroke-width="3"{dashes[LINE_STYLES.get(name, "-")]}'
-        line = f'<svg viewBox="0 0 32 12"><line x1="0" y1="6" x2="32" y2="6" {stroke}/></svg>'
-        items.append(f"<li>{line}{html.escape(title_of(name))}</li>")
-    return f'<ul class="key">{"".join(items)}</ul>'
+    parts = []
+    for topic, group in itertools.groupby(findings, lambda one: one.topic):
+        sentences = [html.escape(one.sentence) for one in group]
+        if not topic:
+            parts += [f"<p>{sentence}</p>" for sentence in sentences]
+        elif len(sentences) == 1:
+            parts.append(f"<p><strong>{html.escape(topic)}:</strong> {sentences[0]}</p>")
+        else:
+            items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
+            parts.append(f"<p><strong>{html.escape(topic)}</strong></p><ul>{items}</ul>")
+    return f'<div class="headline{kind}">{"".join(parts)}</div>'

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmjepa.evaluation.report.rows import Estimate
-from mmjepa.evaluation.report.style import GRID, INK, LINE_STYLES, title_of
+from mmjepa.evaluation.report.style import BAD, GOOD, GRID, INK, LINE_STYLES, MANY_COLOUR, SOFT, title_of
 
 RC: Any = {  # matplotlib types its keys as a closed set of literals
     "svg.fonttype": "none",
@@ -59,6 +59,7 @@ class Chart:
     title: str
     caption: str
     draw: Callable[[Axes], None]
+    inches: tuple[float, float] = CHART_INCHES
 
 
 Palette = Mapping[str, tuple[str, str]]
@@ -80,7 +81,8 @@ def line_chart(
             colour = palette[line.encoder][0]
             axes.plot(line.x, [one.value for one in line.y], color=colour, linestyle=LINE_STYLES.get(line.encoder, "-"))
             low, high = [one.low for one in line.y], [one.high for one in line.y]
-            axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if low != high:
+                axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if y_limits is not None:
@@ -116,16 +118,47 @@ def forest_chart(
         axes.set_xlim(left=0)
         axes.set_xlabel(x_label)
 
-    return Chart(title, caption, draw)
+    return Chart(title, caption, draw, _row_inches(len(estimates)))
+
+
+def difference_chart(
+    title: str, caption: str, differences: Mapping[str, tuple[Estimate, bool]], untrained: float | None
+) -> Chart:
+    """One row per name: a difference in points with its interval, filled and starred where it is significant.
+
+    ``untrained``: the same difference of the untrained network, a dotted line.
+    """
+
+    def draw(axes: Axes) -> None:
+        for row, (one, marked) in enumerate(differences.values()):
+            colour = SOFT if not marked else GOOD if one.value > 0 else BAD
+            axes.plot([100 * one.low, 100 * one.high], [row, row], color=colour, linewidth=2.4 if marked else 1.4)
+            face = colour if marked else "none"
+            axes.plot([100 * one.value], [row], "o", color=colour, markersize=6, markerfacecolor=face)
+        names = [f"{name} *" if marked else name for name, (_, marked) in differences.items()]
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.axvline(0, color=INK, linewidth=1.0)
+        if untrained is not None:
+            axes.axvline(100 * untrained, color=INK, linewidth=1.0, linestyle=":")
+        axes.set_xlabel("points of top-1 − baseline")
+
+    return Chart(title, caption, draw, _row_inches(len(differences)))
+
+
+def _row_inches(rows: int) -> tuple[float, float]:
+    """Size of a chart with one row per encoder."""
+    return CHART_INCHES[0] + 0.3, max(CHART_INCHES[1], 0.8 + 0.2 * rows)
 
 
 def inline_svg(chart: Chart, palette: Palette) -> str:
     """The chart as an SVG element for a page; colours are the CSS variables of :func:`theme_css`."""
     with plt.rc_context(RC):
-        figure = plt.figure(figsize=CHART_INCHES, layout="constrained")
+        figure = plt.figure(figsize=chart.inches, layout="constrained")
         chart.draw(figure.add_subplot())
         text = _svg_text(figure)
-    variables = {INK: "var(--ink)", GRID: "var(--line)"}
+    variables = {INK: "var(--ink)", GRID: "var(--line)", SOFT: "var(--soft)", GOOD: "var(--good)", BAD: "var(--bad)"}
     variables |= {light: f"var(--series-{name})" for name, (light, _) in palette.items()}
     for colour, variable in variables.items():
         text = text.replace(colour, variable)
@@ -143,8 +176,9 @@ def save_png(charts: Sequence[Chart], path: Path, columns: int = 3) -> None:
     """All charts as one picture, ``columns`` side by side, for slides and README files."""
     columns = min(columns, len(charts))
     rows = -(-len(charts) // columns)
+    width, height = (max(chart.inches[side] for chart in charts) for side in (0, 1))
     with plt.rc_context(RC):
-        figure = plt.figure(figsize=(CHART_INCHES[0] * columns, CHART_INCHES[1] * rows), layout="constrained")
+        figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
         for index, chart in enumerate(charts):
             axes = figure.add_subplot(rows, columns, index + 1)
             chart.draw(axes)
@@ -159,6 +193,9 @@ def _name_ends(axes: Axes, lines: Sequence[Line], palette: Palette) -> None:
     gap = (top - bottom) * 0.085
     ends = {line.encoder: (line.x[-1], line.y[-1].value) for line in lines}
     names = sorted(ends, key=lambda name: ends[name][1])
+    # Of many lines in one grey only the outermost are named.
+    outermost = (names[0], names[-1]) if names else ()
+    names = [name for name in names if palette[name] != MANY_COLOUR or name in outermost]
     heights: list[float] = []
     for name in names:
         heights.append(max(ends[name][1], heights[-1] + gap) if heights else ends[name][1])

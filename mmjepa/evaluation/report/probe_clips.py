@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mmjepa.errors import UserError
-from mmjepa.evaluation.report.rows import Results
+from mmjepa.evaluation.report.rows import Estimate, ProbeRow, Results, distinct, join_seeds, where
 from mmjepa.evaluation.statistics import (
-    Interval,
     PairedDifference,
     hierarchical_bootstrap,
     holm_correction,
@@ -46,37 +45,62 @@ class ProbeComparison:
     p_value: float
 
     @property
+    def estimate(self) -> Estimate:
+        """The difference as a number with its interval."""
+        return Estimate(self.difference.difference, self.difference.low, self.difference.high, self.seeds)
+
+    @property
     def significant(self) -> bool:
         """Whether noise in clips and seeds explains it badly, and more than one seed was trained."""
         return self.p_value < 0.05 and self.seeds > 1
 
 
-def load_clips(results: Results, probe: str) -> AllClips:
-    """What the probe evaluations kept of ``probe`` on whole clips. Raises UserError on damaged files."""
+@dataclass(frozen=True)
+class Readings:
+    """What one probe read under one control: rows, those of the majority class among them, and clips where kept."""
+
+    probe: str
+    rows: list[ProbeRow]
+    clips: AllClips
+
+    @property
+    def tasks(self) -> list[str]:
+        """All tasks, in the order of the rows."""
+        return distinct(self.rows, "task")
+
+    def seeds(self, encoder: str) -> int:
+        """How many pretraining seeds of the encoder were probed."""
+        return len(distinct(where(self.rows, encoder=encoder), "pretrain_seed"))
+
+    def level(self, encoder: str, task: str) -> Estimate | None:
+        """Top-1 of an encoder; the interval over several seeds resamples seeds and clips, where these were kept."""
+        rows = where(self.rows, encoder=encoder, task=task)
+        runs = list(_runs(self.clips, encoder, task).values())
+        if len(runs) < 2 or len(runs) < len(rows):
+            return join_seeds(rows)
+        _require_equal_clips(runs, task)
+        interval = hierarchical_bootstrap([one.correct[task] for one in runs])
+        return Estimate(interval.estimate, interval.low, interval.high, len(runs))
+
+
+def read_probe(results: Results, probe: str, control: str = "none") -> Readings:
+    """The readings of ``probe`` under ``control``. Raises UserError on damaged files of clips."""
     found: dict[str, dict[int, ProbeClips]] = {}
     for (encoder, seed), paths in results.clips.items():
-        parts = [_read(path, probe) for path in paths]
+        parts = [_read(path, probe, control) for path in paths]
         merged = ProbeClips(
             {task: values for part in parts for task, values in part.correct.items()},
             {task: keys for part in parts for task, keys in part.keys.items()},
         )
         if merged.correct:
             found.setdefault(encoder, {})[seed or 0] = merged
-    return found
+    majority = where(results.probes, probe="majority") if control == "none" else []
+    return Readings(probe, where(results.probes, probe=probe, control=control) + majority, found)
 
 
 def tasks_of(clips: AllClips) -> list[str]:
     """All tasks that some encoder was probed on, in the order of the files."""
     return list(dict.fromkeys(task for by_seed in clips.values() for one in by_seed.values() for task in one.correct))
-
-
-def mean_over_seeds(clips: AllClips, encoder: str, task: str) -> Interval | None:
-    """Top-1 of an encoder with its interval over seeds and clips; None if it was not probed on the task."""
-    runs = list(_runs(clips, encoder, task).values())
-    if not runs:
-        return None
-    _require_equal_clips(runs, task)
-    return hierarchical_bootstrap([one.correct[task] for one in runs])
 
 
 def compare_probes(encoders: Sequence[str], other: str, clips: AllClips) -> list[ProbeComparison]:
@@ -114,12 +138,13 @@ def _require_equal_clips(runs: Sequence[ProbeClips], task: str) -> None:
         raise UserError(f"probes of {task} that are to be compared were measured on different clips")
 
 
-def _read(path: Path, probe: str) -> ProbeClips:
+def _read(path: Path, probe: str, control: str) -> ProbeClips:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             tasks = [name.removesuffix("/keys") for name in arrays.files if name.endswith("/keys")]
+            names = {task: f"{task}/{control}/{probe}" for task in tasks}
             return ProbeClips(
-                {t: arrays[f"{t}/none/{probe}"].astype(float) for t in tasks if f"{t}/none/{probe}" in arrays.files},
+                {task: arrays[name].astype(float) for task, name in names.items() if name in arrays.files},
                 {t: tuple(arrays[f"{t}/keys"].tolist()) for t in tasks},
             )
     except (ValueError, KeyError, OSError) as error:

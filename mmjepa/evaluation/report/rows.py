@@ -20,6 +20,9 @@ CONTROL_ENCODERS = ("random_init", "raw_patches", "majority")
 MEASURED = frozenset({"value", "low", "high", "chance", "gallery", "queries", "train", "test", "classes"})
 """Fields of a row that are not what it is about but what came out."""
 
+RANK_METRICS = ("MedR", "MnR")
+"""Ranks, from 1 on; every other metric is a share."""
+
 NORMAL_95 = 1.959964
 """Half width of a 95 % interval in standard errors, for a normal distribution."""
 
@@ -186,7 +189,7 @@ def join_seeds(rows: Sequence[RetrievalRow] | Sequence[ProbeRow]) -> Estimate | 
     alike: they look at the same videos. Several pretraining seeds are then joined with
     ``SE^2 = mean(SE_video^2) + var(seed means) / seeds``: the videos are shared by all seeds, so averaging over seeds
     does not shrink the first part. Few seeds say little about their spread, hence Student's t with
-    Welch-Satterthwaite degrees of freedom.
+    Welch-Satterthwaite degrees of freedom; bounds stay where the metric can be.
     """
     by_seed: dict[int | None, list[RetrievalRow | ProbeRow]] = {}
     for row in rows:
@@ -202,7 +205,8 @@ def join_seeds(rows: Sequence[RetrievalRow] | Sequence[ProbeRow]) -> Estimate | 
     else:
         freedom = (video + between) ** 2 / between**2 * (len(per_seed) - 1)
         half = float(student_t.ppf(0.975, freedom)) * math.sqrt(video + between)
-    return Estimate(value, value - half, value + half, len(per_seed))
+    lowest, highest = (1.0, math.inf) if rows[0].metric in RANK_METRICS else (0.0, 1.0)
+    return Estimate(value, max(lowest, value - half), min(highest, value + half), len(per_seed))
 
 
 def separated_best(estimates: Mapping[str, Estimate | None]) -> str | None:

@@ -1,80 +1,90 @@
-"""The study of the objectives: per variant and task what the probes read, against the seed-matched baseline."""
+"""The study of the objectives: what probes read of every variant, beside the seed-matched baseline and random init.
+
+Variants with several seeds are tested; those with one seed are shown and never claimed.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 
-from mmjepa.evaluation.report.probe_clips import (
-    AllClips,
-    ProbeComparison,
-    compare_probes,
-    mean_over_seeds,
-    tasks_of,
-)
-from mmjepa.evaluation.report.rows import CONTROL_ENCODERS, Estimate, table_order
-from mmjepa.evaluation.report.runs import Run
-from mmjepa.evaluation.report.sections import Section
-from mmjepa.evaluation.report.style import title_of
-from mmjepa.evaluation.report.tables import Cell, Column, Table, to_html
+from mmjepa.evaluation.report.probe_clips import ProbeComparison, Readings, compare_probes
+from mmjepa.evaluation.report.rows import CONTROL_ENCODERS, table_order
 
 REFERENCE = "baseline"
-NOTE = (
-    "Attentive probes of frozen encoders on held-out clips. Intervals: hierarchical bootstrap over seeds and clips. "
-    "Differences are paired: the same seed, the same clips. Holm's correction runs over all variants and tasks with "
-    "several seeds. A variant with one seed can show nothing but itself: its differences hold for that one run."
-)
+UNTRAINED = "random_init"
+
+FACTORS = ("appearance", "dynamics")
+"""Of an encoder of which one factor's channels were probed alone, as ``<encoder>_<factor>``."""
+
+Compared = Mapping[tuple[str, str], ProbeComparison]
+"""By (encoder, task)."""
 
 
-def study_comparisons(clips: AllClips) -> list[ProbeComparison]:
-    """Every trained variant against the baseline; those with several common seeds are corrected among themselves."""
-    trained = sorted((name for name in clips if name not in CONTROL_ENCODERS), key=table_order)
-    seeds = {name: len(clips[name].keys() & clips.get(REFERENCE, {}).keys()) for name in trained}
-    several = compare_probes([name for name in trained if seeds[name] > 1], REFERENCE, clips)
-    return several + compare_probes([name for name in trained if seeds[name] == 1], REFERENCE, clips)
+@dataclass(frozen=True)
+class Study:
+    """Comparisons of a study. Each mapping is one family of Holm's correction.
+
+    ``several``, ``single``: variants minus the baseline, by whether they share several seeds with it or one;
+    ``above_untrained``: the baseline and the variants of ``several`` minus random init; ``untrained``: random init
+    minus the baseline.
+    """
+
+    readings: Readings
+    several: Compared
+    single: Compared
+    above_untrained: Compared
+    untrained: Compared
+
+    @property
+    def tasks(self) -> list[str]:
+        """All tasks that were probed."""
+        return self.readings.tasks
+
+    def variants(self, compared: Compared) -> list[str]:
+        """Encoders of a family, in table order."""
+        return sorted({encoder for encoder, _ in compared}, key=table_order)
+
+    def find(self, encoder: str, task: str) -> ProbeComparison | None:
+        """The comparison with the baseline, whichever family it is of."""
+        key = (encoder, task)
+        return self.several.get(key) or self.single.get(key) or self.untrained.get(key)
+
+    def learned(self, task: str) -> bool | None:
+        """Whether some encoder is above random init on the task beyond noise; None if that was not measured."""
+        found = on_task(self.above_untrained, task)
+        if not any(one.seeds > 1 for one in found):
+            return None
+        return any(one.significant and one.difference.difference > 0 for one in found)
 
 
-def study_section(clips: AllClips, comparisons: Sequence[ProbeComparison], runs: Sequence[Run]) -> Section | None:
-    """Tables of the study; None unless a variant was probed beside the baseline."""
-    if not comparisons:
+def on_task(compared: Compared, task: str) -> list[ProbeComparison]:
+    """Comparisons on one task, the largest difference first."""
+    return sorted((one for one in compared.values() if one.task == task), key=lambda one: -one.difference.difference)
+
+
+def make_study(readings: Readings | None) -> Study | None:
+    """The study that the readings hold; None unless a variant was probed beside the baseline, clips kept."""
+    if readings is None:
         return None
-    tables = [_levels(clips, runs), _differences(comparisons)]
-    body = f'<p class="soft">{NOTE}</p><div class="tables">{"".join(map(to_html, tables))}</div>'
-    return Section("study", "Study of the objectives", body, tables)
+    clips = readings.clips
+    whole = (name for name in clips if name not in CONTROL_ENCODERS and factor_of(name, clips) is None)
+    trained = sorted(whole, key=table_order)
+    seeds = {name: len(clips[name].keys() & clips.get(REFERENCE, {}).keys()) for name in trained}
+    replicated = [name for name in trained if seeds[name] > 1]
+    several = _family(replicated, REFERENCE, readings)
+    single = _family([name for name in trained if seeds[name] == 1], REFERENCE, readings)
+    if not several and not single:
+        return None
+    untrained = _family([UNTRAINED], REFERENCE, readings)
+    return Study(readings, several, single, _family(replicated, UNTRAINED, readings), untrained)
 
 
-def _levels(clips: AllClips, runs: Sequence[Run]) -> Table:
-    tasks = tasks_of(clips)
-    columns = [Column("seeds"), *(Column(task) for task in tasks), Column("step")]
-    table = Table(
-        "study",
-        "Top-1 in percent; step: median seconds per step over those of the baseline's runs, as trained",
-        columns,
-    )
-    for name in sorted(clips, key=table_order):
-        levels = [mean_over_seeds(clips, name, task) for task in tasks]
-        cells: list[Cell] = [
-            None if one is None else Estimate(one.estimate, one.low, one.high, len(clips[name])) for one in levels
-        ]
-        table.add(title_of(name), [str(len(clips[name])), *cells, _step_ratio(name, runs)], name)
-    return table
+def factor_of(name: str, encoders: Container[str]) -> str | None:
+    """The encoder whose factor alone ``name`` is; None if it is an encoder of its own."""
+    encoder, _, factor = name.rpartition("_")
+    return encoder if factor in FACTORS and encoder in encoders else None
 
 
-def _differences(comparisons: Sequence[ProbeComparison]) -> Table:
-    columns = [Column("difference (points)", higher_is_better=None), Column("p (Holm)"), Column("seeds")]
-    table = Table("study_differences", "Minus the seed-matched baseline; * p < 0.05 with several seeds", columns)
-    for one in sorted(comparisons, key=lambda one: (one.task, -one.difference.difference)):
-        difference = Estimate(one.difference.difference, one.difference.low, one.difference.high, one.seeds)
-        p_value = f"{one.p_value:.3f}{' *' if one.significant else ''}" if one.seeds > 1 else "one seed"
-        table.add(f"{one.task}: {title_of(one.encoder)}", [difference, p_value, str(one.seeds)], one.encoder)
-    return table
-
-
-def _step_ratio(encoder: str, runs: Sequence[Run]) -> str | None:
-    ours, baseline = (_median_step(name, runs) for name in (encoder, REFERENCE))
-    return None if ours is None or baseline is None else f"{ours / baseline:.2f}"
-
-
-def _median_step(encoder: str, runs: Sequence[Run]) -> float | None:
-    rows = [row["seconds_per_step"] for run in runs if run.encoder == encoder for row in run.rows]
-    return statistics.median(rows) if rows else None
+def _family(encoders: Sequence[str], other: str, readings: Readings) -> Compared:
+    return {(one.encoder, one.task): one for one in compare_probes(encoders, other, readings.clips)}

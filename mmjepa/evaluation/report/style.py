@@ -6,6 +6,9 @@ from mmjepa.evaluation.report.rows import CONTROL_ENCODERS, Estimate, table_orde
 
 INK = "#1b1f24"
 GRID = "#d0d7de"
+GOOD = "#1a7f37"
+BAD = "#b35900"
+SOFT = "#57606a"
 
 # Okabe and Ito's colour-blind-safe set, as (light page, dark page). Controls are grey: they are the background.
 TRAINED_COLOURS = (
@@ -15,6 +18,8 @@ TRAINED_COLOURS = (
     ("#cc79a7", "#e6a3c8"),
     ("#8a6d00", "#f0e442"),
 )
+MANY_COLOUR = ("#a9b2bc", "#56606b")
+"""Of all trained encoders but the baseline, where they are more than the set can tell apart."""
 CONTROL_COLOURS = {
     "random_init": ("#6e7781", "#9aa4af"),
     "raw_patches": ("#8c959f", "#7d8794"),
@@ -33,7 +38,10 @@ NAMES = {
     "single_frame": "single frame",
     "shuffled_frames": "shuffled frames",
     "knn": "kNN",
+    "kinematic_0_1": "kinematic 0.1",
 }
+WORDS = {one: one.upper() for one in ("fwm", "hw", "ld", "ltc", "ac", "fac", "amg", "ema")} | {"sigreg": "SIGReg"}
+"""How the parts of a variant's name are written, where not as they stand."""
 FILL_MEANINGS = {
     "none": "nothing lost",
     "hold": "last frame received is repeated",
@@ -47,20 +55,29 @@ FILL_MEANINGS = {
 
 
 def title_of(name: str) -> str:
-    """The name a reader sees: ``fwm_hw_ld`` becomes FWM-HW-LD."""
-    return NAMES.get(name, name.upper().replace("_", "-") if "_" in name or len(name) <= 3 else name)
+    """The name a reader sees: ``fwm_hw_ld`` becomes FWM-HW-LD, ``ld_causal`` LD-causal."""
+    return NAMES.get(name, "-".join(WORDS.get(part, part) for part in name.split("_")))
 
 
 def colours(encoders: list[str]) -> dict[str, tuple[str, str]]:
-    """(light, dark) colour of each encoder; trained encoders take the set in table order."""
+    """(light, dark) colour of each encoder; trained encoders take the set in table order, as far as it reaches."""
     trained = [name for name in sorted(encoders, key=table_order) if name not in CONTROL_ENCODERS]
-    chosen = {name: TRAINED_COLOURS[i % len(TRAINED_COLOURS)] for i, name in enumerate(trained)}
+    if len(trained) <= len(TRAINED_COLOURS):
+        chosen = dict(zip(trained, TRAINED_COLOURS, strict=False))
+    else:
+        chosen = {name: TRAINED_COLOURS[0] if name == "baseline" else MANY_COLOUR for name in trained}
     return chosen | {name: CONTROL_COLOURS[name] for name in encoders if name in CONTROL_COLOURS}
 
 
 def percent(estimate: Estimate) -> str:
     """``12.3 [10.1, 14.6]``, in percent."""
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]".replace("-", "−")
+
+
+def points(difference: Estimate) -> str:
+    """``+4.2 [1.0, 7.4]``: a difference of shares in points."""
+    numbers = (f"{100 * one:+.1f}" for one in (difference.value, difference.low, difference.high))
+    return "{} [{}, {}]".format(*numbers).replace("-", "−")
 
 
 def plain(estimate: Estimate) -> str:
@@ -85,7 +102,7 @@ body {
   margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
 }
-main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main { max-width: 84rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .25rem; padding-top: .75rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.25rem 0 .4rem; }
@@ -93,6 +110,7 @@ p, ul { max-width: 46rem; margin: .4rem 0; }
 .soft, figcaption, caption { color: var(--soft); font-size: .875rem; }
 .headline { background: var(--panel); border-left: 4px solid var(--line); padding: .75rem 1rem; margin: 1rem 0; }
 .headline p { margin: .35rem 0; max-width: none; }
+.headline ul { margin: .2rem 0 .5rem; padding-left: 1.25rem; max-width: none; }
 .headline.good { border-color: var(--good); }
 .headline.bad { border-color: var(--bad); }
 .scroll { overflow-x: auto; margin: .75rem 0; }
@@ -102,6 +120,10 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 caption { text-align: left; caption-side: top; padding-bottom: .25rem; }
 th, td { padding: .3rem .4rem .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
 td { white-space: nowrap; }
+td.words { white-space: normal; text-align: left; min-width: 9rem; }
+td:first-child { white-space: normal; min-width: 7rem; }
+td, th { vertical-align: top; }
+th.group { text-align: center; max-width: none; border-bottom: 0; padding-bottom: 0; }
 th { font-weight: 600; vertical-align: bottom; min-width: 4.5rem; max-width: 9rem; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td .range { color: var(--soft); font-size: .8em; }

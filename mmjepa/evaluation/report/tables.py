@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,21 @@ Cell = Estimate | str | None
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and how its estimates are written. ``higher_is_better`` None: nothing is marked as best."""
+    """A heading and how its estimates are written. ``higher_is_better`` None: nothing is marked as best.
+
+    ``group``: a heading over neighbouring columns; ``words``: cells are text that may be broken into lines.
+    """
 
     heading: str
     write: Callable[[Estimate], str] = percent
     higher_is_better: bool | None = True
+    group: str = ""
+    words: bool = False
+
+    @property
+    def name(self) -> str:
+        """The heading as it reads alone."""
+        return f"{self.group} {self.heading}".strip()
 
 
 @dataclass
@@ -60,7 +71,6 @@ class TableRow:
 def to_html(table: Table) -> str:
     """The table in a box that scrolls sideways on narrow screens; best in bold only where intervals are apart."""
     best = [table.best_row(i) for i in range(len(table.columns))]
-    head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
     body = []
     for i, row in enumerate(table.rows):
         cells = "".join(_html_cell(table.columns[j], cell, best[j] == i) for j, cell in enumerate(row.cells))
@@ -68,7 +78,7 @@ def to_html(table: Table) -> str:
         body.append(f"<tr{kind}><td>{html.escape(row.label)}</td>{cells}</tr>")
     caption = f"<caption>{html.escape(table.caption)}</caption>"
     return (
-        f'<div class="scroll"><table id="{table.name}">{caption}<thead><tr><th></th>{head}</tr></thead>'
+        f'<div class="scroll"><table id="{table.name}">{caption}<thead>{_html_head(table.columns)}</thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -81,16 +91,14 @@ def to_csv(table: Table, path: Path) -> None:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 if isinstance(cell, Estimate):
-                    writer.writerow(
-                        [row.label, row.encoder, column.heading, cell.value, cell.low, cell.high, cell.seeds]
-                    )
+                    writer.writerow([row.label, row.encoder, column.name, cell.value, cell.low, cell.high, cell.seeds])
                 else:
-                    writer.writerow([row.label, row.encoder, column.heading, cell or "", "", "", ""])
+                    writer.writerow([row.label, row.encoder, column.name, cell or "", "", "", ""])
 
 
 def to_text(table: Table) -> str:
     """The table in aligned columns, for a terminal."""
-    lines = [["", *(column.heading for column in table.columns)]]
+    lines = [["", *(column.name for column in table.columns)]]
     for row in table.rows:
         lines.append([row.label, *(_plain_cell(c, cell) for c, cell in zip(table.columns, row.cells, strict=True))])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -100,7 +108,7 @@ def to_text(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """The table for a README; best in bold only where intervals are apart."""
     best = [table.best_row(i) for i in range(len(table.columns))]
-    lines = ["| | " + " | ".join(column.heading for column in table.columns) + " |"]
+    lines = ["| | " + " | ".join(column.name for column in table.columns) + " |"]
     lines.append("|---|" + "---:|" * len(table.columns))
     for i, row in enumerate(table.rows):
         cells = [_plain_cell(column, cell) for column, cell in zip(table.columns, row.cells, strict=True)]
@@ -135,11 +143,20 @@ def _plain_cell(column: Column, cell: Cell) -> str:
     return cell or "-"
 
 
+def _html_head(columns: Sequence[Column]) -> str:
+    """Headings, with those of groups above them where there are any."""
+    line = "".join(f"<th>{html.escape(column.heading)}</th>" for column in columns)
+    groups = [(name, len(list(members))) for name, members in itertools.groupby(columns, lambda one: one.group)]
+    above = "".join(f'<th class="group" colspan="{span}">{html.escape(name)}</th>' for name, span in groups)
+    return (f"<tr><th></th>{above}</tr>" if any(name for name, _ in groups) else "") + f"<tr><th></th>{line}</tr>"
+
+
 def _html_cell(column: Column, cell: Cell, best: bool) -> str:
     text = html.escape(_plain_cell(column, cell))
     value, bracket, interval = text.partition(" [")
-    if bracket:
+    if bracket and not column.words:
         text = f'{f"<b>{value}</b>" if best else value} <span class="range">[{interval}</span>'
     elif best:
         text = f"<b>{value}</b>"
-    return f'<td class="best">{text}</td>' if best else f"<td>{text}</td>"
+    kind = "words" if column.words else "best" if best else ""
+    return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"

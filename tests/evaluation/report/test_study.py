@@ -24,13 +24,14 @@ def probed(folder: Path, encoder: str, seed: int, correct: np.ndarray, names: st
     np.savez(folder / f"{name}.npz", **{"motion/keys": keys, "motion/none/attentive": correct.astype(bool)})
 
 
-def differences(folder: Path, published: str | None = None) -> dict[str, dict[str, str]]:
-    """Rows of study_differences.csv: label -> column -> value."""
+def tables(folder: Path, published: str | None = None) -> dict[str, dict[tuple[str, str], str]]:
+    """Every table of the report: name -> (row, column) -> value."""
     build_report(ReportConfig(results=str(folder), out=str(folder / "out"), title="t", published=published))
-    found: dict[str, dict[str, str]] = {}
-    with (folder / "out" / "study_differences.csv").open() as file:
-        for line in csv.DictReader(file):
-            found.setdefault(line["row"], {})[line["column"]] = line["value"]
+    found = {}
+    for path in (folder / "out").glob("*.csv"):
+        if not path.stem.endswith("_rows"):
+            with path.open() as file:
+                found[path.stem] = {(line["row"], line["column"]): line["value"] for line in csv.DictReader(file)}
     return found
 
 
@@ -43,13 +44,46 @@ def test_a_replicated_gain_is_marked_and_noise_and_single_seeds_are_not(tmp_path
         probed(tmp_path, "ld", seed, hard + noise[1] < 0.55)
         probed(tmp_path, "hw", seed, hard + noise[2] < 0.4)
     probed(tmp_path, "ltc", 0, hard + noise[3] < 0.7)
-    rows = differences(tmp_path)
-    gain = rows["motion: LD"]
-    assert float(gain["difference (points)"]) == pytest.approx(0.15, abs=0.03)
-    assert gain["p (Holm)"].endswith("*")
-    assert gain["seeds"] == "3"
-    assert not rows["motion: HW"]["p (Holm)"].endswith("*")
-    assert rows["motion: LTC"]["p (Holm)"] == "one seed"
+    found = tables(tmp_path)
+    rows = found["study_differences"]
+    assert float(rows["motion: LD", "difference (points)"]) == pytest.approx(0.15, abs=0.03)
+    assert rows["motion: LD", "p (Holm)"].endswith("*")
+    assert rows["motion: LD", "seeds"] == "3"
+    assert not rows["motion: HW", "p (Holm)"].endswith("*")
+    assert ("motion: LTC", "p (Holm)") not in rows
+    assert found["study_single"]["LTC", "motion top-1 (− baseline)"] == "65.5 (+30.0)"
+    words = (tmp_path / "out" / "summary.md").read_text()
+    assert "Significant gains: motion: LD +1" in words
+    assert "Significant losses: none" in words
+    assert "No difference found: motion: HW." in words
+    assert "1 variant was trained with one seed; nothing is claimed of it" in words
+
+
+def test_where_nothing_is_above_random_init_nothing_is_told(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for seed in range(3):
+        for encoder in ("baseline", "ld", "random_init"):
+            probed(tmp_path, encoder, seed, draw.random(CLIPS) < 0.1)
+    tables(tmp_path)
+    assert "motion: no encoder is above random init beyond noise" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_factors_probed_alone_stand_beside_their_encoder_and_are_no_variants(tmp_path: Path) -> None:
+    for seed in range(2):
+        for encoder, hits in (("baseline", 100), ("fwm", 120), ("fwm_appearance", 40), ("fwm_dynamics", 110)):
+            probed(tmp_path, encoder, seed, np.arange(CLIPS) < hits)
+    found = tables(tmp_path)
+    assert {row for row, _ in found["study_differences"]} == {"motion: FWM"}
+    assert float(found["study_factors"]["FWM", "motion appearance"]) == 0.1
+    assert {row for row, _ in found["study_factors"]} == {"FWM"}
+
+
+def test_seeds_that_disagree_are_no_gain(tmp_path: Path) -> None:
+    """Three seeds that all gain, by very different amounts: over clips alone it would be certain."""
+    for seed, gain in enumerate((0.02, 0.05, 0.4)):
+        probed(tmp_path, "baseline", seed, np.arange(CLIPS) < 100)
+        probed(tmp_path, "ld", seed, np.arange(CLIPS) < 100 + gain * CLIPS)
+    assert not tables(tmp_path)["study_differences"]["motion: LD", "p (Holm)"].endswith("*")
 
 
 def test_differences_are_between_equal_seeds(tmp_path: Path) -> None:
@@ -58,33 +92,34 @@ def test_differences_are_between_equal_seeds(tmp_path: Path) -> None:
         probed(tmp_path, "baseline", seed, level)
         probed(tmp_path, "ld", seed, level)
     probed(tmp_path, "ld", 2, lucky)  # without a baseline of its seed: takes no part
-    row = differences(tmp_path)["motion: LD"]
-    assert float(row["difference (points)"]) == 0.0
-    assert row["seeds"] == "2"
+    rows = tables(tmp_path)["study_differences"]
+    assert float(rows["motion: LD", "difference (points)"]) == 0.0
+    assert rows["motion: LD", "seeds"] == "2"
 
 
 def test_probes_of_different_clips_are_not_compared(tmp_path: Path) -> None:
     probed(tmp_path, "baseline", 0, np.ones(CLIPS))
     probed(tmp_path, "ld", 0, np.ones(CLIPS), names="other")
     with pytest.raises(UserError, match="measured on different clips"):
-        differences(tmp_path)
+        tables(tmp_path)
 
 
 def test_claims_recompute_the_published_arithmetic_and_say_what_ran(tmp_path: Path) -> None:
     probed(tmp_path, "baseline", 0, np.arange(CLIPS) < 100)
     probed(tmp_path, "fwm_hw_ld", 0, np.arange(CLIPS) < 200)
-    differences(tmp_path, str(PUBLISHED))
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "+5.92 +3.21 −0.30 = +8.83 points" in page
-    assert "10 lose more than 5 points on ImageNet-100 against the baseline of seed 42, 5 against" in page
-    with (tmp_path / "out" / "claims.csv").open() as file:
-        claims = {(line["row"], line["column"]): line["value"] for line in csv.DictReader(file)}
-    headline = "FWM-HW-LD on ImageNet-100 (mixed)"
-    assert claims[headline, "published"] == "+5.92"
-    assert claims[headline, "seed-matched"] == "+9.52"
+    claims = tables(tmp_path, str(PUBLISHED))["claims"]
+    headline = "FWM-HW-LD gains 5.92 on ImageNet-100"
+    assert claims[headline, "published"] == "30.78 − 24.86 = +5.92"
+    assert claims[headline, "own seed"] == "30.78 − 21.26 = +9.52"
     assert "no gradient" in claims[headline, "what really ran"]
-    assert claims[headline, "ours, corrected"] == "not run"
-    assert claims["FWM-HW-LD on Diving-48 (mixed)", "ours, corrected"].startswith("25.0")
+    assert claims[headline, "our runs"] == "not run"  # no appearance probe here
+    diving = claims["FWM-HW-LD keeps within 0.30 on Diving-48", "our runs"]
+    assert diving.startswith("FWM-HW-LD +25.0")
+    assert diving.endswith("one seed: no verdict")
+    net = next(value for (row, column), value in claims.items() if "net gain" in row and column == "published")
+    assert net == "+5.92 +3.21 −0.30 = +8.83"
+    losers = {column: value for (row, column), value in claims.items() if row.startswith("10 of 14")}
+    assert (losers["published"], losers["own seed"]) == ("10 of 14", "5 of 14")
 
 
 def test_a_table_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
@@ -98,4 +133,4 @@ def test_a_table_that_is_not_the_published_one_is_refused(tmp_path: Path) -> Non
 def test_probes_of_other_sizes_do_not_share_a_report(tmp_path: Path) -> None:
     write_results(tmp_path, [probe_row("baseline", 0.5), probe_row("random_init", 0.4, test=100)])
     with pytest.raises(UserError, match="probes of motion on other clips"):
-        differences(tmp_path)
+        tables(tmp_path)
