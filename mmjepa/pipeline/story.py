@@ -21,6 +21,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """For training: glibc otherwise returns large tensors to the system and faults their pages in anew, a tenth to a half
 of a step. Not for evaluation, whose shapes change and whose heap would crumble."""
 
+STUDY_TITLE = "Objectives of a Video-JEPA, read by frozen probes"
 MEASURES = ("retrieval", "probe")
 CONTROLS = ("raw_patches", "random_init")
 FACTORS = ("appearance", "dynamics")
@@ -133,6 +134,8 @@ def story(config: PipelineConfig) -> list[Stage]:
     report = [f"results={work / 'results'}", f"runs={work / 'train'}", f"out={work / 'report'}"]
     if "retrieval" in config.measures:
         report.append(f"splits=[{','.join(str(data / split) for split in ('motion-test', 'relations-test'))}]")
+    else:
+        report.append(f"title={STUDY_TITLE}")
     report.append(f"commands={work / 'commands.txt'}")
     report += [] if config.published is None else [f"published={config.published}"]
     return [*stages, Stage("report", _python("eval/report.py", *report), tuple(measured))]
