@@ -23,7 +23,7 @@ def test_every_objective_is_set_beside_the_baseline(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     same, hamiltonian = json.loads(out.read_text())["rows"]
-    assert same["ratio"] == pytest.approx(1, abs=0.3)
+    assert 0.5 < same["ratio"] < 2  # steps of milliseconds, on a machine that may be busy
     assert hamiltonian["objective"] == "hamiltonian"
     assert hamiltonian["lowest"] <= hamiltonian["ratio"] <= hamiltonian["highest"]
 
