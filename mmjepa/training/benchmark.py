@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,14 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
         }
 
 
+def machine() -> dict[str, Any]:
+    """What a time depends on beside the code: device, threads, date."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if place == "cuda" else _processor()
+    date = datetime.now(timezone.utc).date().isoformat()
+    return {"device": name, "threads": torch.get_num_threads(), "date": date}
+
+
 def compare_with_transformers(config: BenchmarkConfig) -> dict[str, Any]:
     """Forward and backward of our encoder and of transformers' V-JEPA 2 on the same clips: medians and their ratio."""
     assert config.model is not None
@@ -191,6 +201,14 @@ def _memory() -> float:
     if device().type == "cuda":
         return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _processor() -> str:
+    """The CPU's name where Linux tells it, else its architecture."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
 
 
 def _clips(pixels: Tensor) -> ClipBatch:

@@ -41,3 +41,16 @@ def test_program_prints_and_saves_figures_beside_transformers(tmp_path: Path) ->
     assert 0 < figures["share_of_peak"] < 1.5
     assert figures["fastest"] <= figures["seconds_per_step"] <= figures["slowest"]
     assert "clips_per_s" in result.stdout
+
+
+@pytest.mark.slow
+def test_attention_is_timed_by_length_and_way(tmp_path: Path) -> None:
+    out = tmp_path / "attention.json"
+    result = start(ROOT / "eval" / "benchmark_attention.py", "tokens=[24,48]", "repeats=1", f"out={out}")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["tokens"], row["way"]) for row in rows] == [
+        (tokens, way) for tokens in (24, 48) for way in ("written_out", "fused", "blocks")
+    ]
+    assert all(0 < row["forward_ms"] < 1e4 and 0 < row["forward_backward_ms"] < 1e4 for row in rows)
+    assert "written_out" in result.stdout
