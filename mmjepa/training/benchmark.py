@@ -7,7 +7,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +29,8 @@ from mmjepa.training.program import TrainConfig
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.task import Layout
 
+PROFILE_ROWS = 20
+
 
 @dataclass
 class BenchmarkConfig(TrainConfig):
@@ -36,13 +38,15 @@ class BenchmarkConfig(TrainConfig):
 
     against: ``transformers`` also times our encoder and HF transformers' V-JEPA 2 encoder of the same sizes, forward
     and backward on the same clips, taking turns. count: one more step, untimed, of which torch counts the FLOPs, and
-    the cost model's predictions beside what was measured. out: .json file (null: print only).
+    the cost model's predictions beside what was measured. profile: one more, of which the operations' shares of the
+    processors' own time are told. out: .json file (null: print only).
     """
 
     warmup: int = 2
     repeats: int = 7
     against: str | None = None
     count: bool = False
+    profile: bool = False
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -86,7 +90,7 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
     """Step time, clips/s, memory, and arithmetic against the device's matrix peak, measured in the same run."""
     with tempfile.TemporaryDirectory() as folder, processes(config.accumulation) as layout:
         steps = config.warmup + config.repeats
-        here = replace(config, run=folder, steps=max(steps + 1, config.optimizer.warmup_steps + 1))
+        here = replace(config, run=folder, steps=max(steps + 2, config.optimizer.warmup_steps + 1))
         run = RunFolder(Path(folder))
         run.open(here, layout.world)
         before = _memory()
@@ -96,6 +100,7 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
         timing = _timed(lambda: trainer.optimiser_step(next(batches)), config.warmup, config.repeats)
         flops, memory = trainer.flops / steps, _memory() - before
         counted = _counted(trainer, next(batches)) if config.count else {}
+        shares = {"profile": _profiled(lambda: trainer.optimiser_step(next(batches)))} if config.profile else {}
         peak = measured_peak(torch.bfloat16 if config.precision == "bf16" else torch.float32, device())
         seconds = timing.median
         return {
@@ -117,7 +122,17 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
             "peak_gflop_per_s": peak / 1e9,
             "share_of_peak": flops / seconds / layout.world / peak,
             **counted,
+            **shares,
         }
+
+
+def _profiled(step: Callable[[], None]) -> dict[str, float]:
+    """Share of the time that each operation of one step takes on the CPU by itself, the largest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    largest = sorted(times.items(), key=lambda item: -item[1])[:PROFILE_ROWS]
+    return {name: value / sum(times.values()) for name, value in largest}
 
 
 def _counted(trainer: Trainer, micro_batches: Sequence[PretrainBatch]) -> dict[str, float]:

@@ -44,13 +44,16 @@ def test_predicted_arithmetic_is_what_torch_counts(
 def test_program_prints_and_saves_figures_beside_transformers(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     program = ROOT / "eval" / "benchmark_step.py"
-    result = start(program, *SMALL, "repeats=3", "against=transformers", f"out={out}")
+    result = start(program, *SMALL, "repeats=3", "against=transformers", "profile=true", f"out={out}")
     assert result.returncode == 0, result.stderr
     figures = json.loads(out.read_text())
     assert figures["ratio"] == pytest.approx(figures["encoder_seconds"] / figures["transformers_seconds"])
     assert 0 < figures["share_of_peak"] < 1.5
     assert figures["fastest"] <= figures["seconds_per_step"] <= figures["slowest"]
     assert "clips_per_s" in result.stdout
+    assert "aten::mm" in figures["profile"]
+    assert 0.5 < sum(figures["profile"].values()) <= 1
+    assert "aten::mm" in result.stdout
 
 
 @pytest.mark.slow
