@@ -24,7 +24,9 @@ def main(config: BenchmarkConfig) -> None:
         return
     if config.against is not None:
         figures |= compare_with_transformers(config)
-    for name, value in figures.items():
+    for name, value in (figures | figures.get("profile", {})).items():
+        if name == "profile":
+            continue
         print(f"{name:22s} {value:.4g}" if isinstance(value, float) else f"{name:22s} {value}")
     if out is not None:
         out.write_text(json.dumps(figures, indent=1) + "\n")

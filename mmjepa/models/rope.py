@@ -33,9 +33,13 @@ def table_of(table: Tensor, index: Tensor) -> Tensor:
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn the channel pairs of queries or keys ``x`` (..., B, heads, tokens, head_dim) by the table's angles.
 
-    One complex product: written with real ones, stacking the pairs again costs ten times as much. In float32 whatever
-    the dtype of ``x``, which is also the result's.
+    One complex product: written with real ones, stacking the pairs again costs ten times as much, unless a compiler
+    makes one loop of it, and compilers do not take complex numbers. In float32 whatever the dtype of ``x``, which is
+    also the result's.
     """
+    if torch.compiler.is_compiling():
+        (even, odd), (cos, sin) = x.float().unflatten(-1, (-1, 2)).unbind(-1), torch.view_as_real(table).unbind(-1)
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 

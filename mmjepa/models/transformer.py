@@ -5,25 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmjepa.models.attention import attend
 from mmjepa.models.rope import rotate
 
 NORM_EPS = 1e-6
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention over (B, heads, tokens, head_dim).
-
-    On CPUs in bfloat16 the two matrix products are written out: the backward pass of torch's fused kernel is 4 to 10
-    times slower there at the lengths of this project (up to a few hundred tokens). Elsewhere the fused kernel is used.
-    """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-        return torch.matmul(torch.softmax(scores, dim=-1), value)
-    return F.scaled_dot_product_attention(query, key, value)
 
 
 class Attention(nn.Module):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,17 @@ from torch import Tensor, nn
 from mmjepa.data.samples import ClipBatch
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig, build_video_jepa
+from mmjepa.training.cost import Parameters, clip_activation_bytes, clip_flops, state_bytes
 from mmjepa.training.engine import Trainer
-from mmjepa.training.flops import BACKWARD, measured_peak, synchronise, trunk_flops
+from mmjepa.training.flops import BACKWARD, flop_counter, measured_peak, synchronise, trunk_flops
 from mmjepa.training.launch import device, processes
+from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask
 from mmjepa.training.program import TrainConfig
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.task import Layout
+
+PROFILE_ROWS = 20
 
 
 @dataclass
@@ -31,12 +37,16 @@ class BenchmarkConfig(TrainConfig):
     """A training configuration, of which ``repeats`` steps are timed after ``warmup`` (nothing is read or saved).
 
     against: ``transformers`` also times our encoder and HF transformers' V-JEPA 2 encoder of the same sizes, forward
-    and backward on the same clips, taking turns. out: .json file (null: print only).
+    and backward on the same clips, taking turns. count: one more step, untimed, of which torch counts the FLOPs, and
+    the cost model's predictions beside what was measured. profile: one more, of which the operations' shares of the
+    processors' own time are told. out: .json file (null: print only).
     """
 
     warmup: int = 2
     repeats: int = 7
     against: str | None = None
+    count: bool = False
+    profile: bool = False
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +90,7 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
     """Step time, clips/s, memory, and arithmetic against the device's matrix peak, measured in the same run."""
     with tempfile.TemporaryDirectory() as folder, processes(config.accumulation) as layout:
         steps = config.warmup + config.repeats
-        here = replace(config, run=folder, steps=max(steps, config.optimizer.warmup_steps + 1))
+        here = replace(config, run=folder, steps=max(steps + 2, config.optimizer.warmup_steps + 1))
         run = RunFolder(Path(folder))
         run.open(here, layout.world)
         before = _memory()
@@ -88,7 +98,9 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
         trainer = Trainer(here, task, layout, run)
         batches = task.batches(0, layout)
         timing = _timed(lambda: trainer.optimiser_step(next(batches)), config.warmup, config.repeats)
-        flops = trainer.flops / steps
+        flops, memory = trainer.flops / steps, _memory() - before
+        counted = _counted(trainer, next(batches)) if config.count else {}
+        shares = {"profile": _profiled(lambda: trainer.optimiser_step(next(batches)))} if config.profile else {}
         peak = measured_peak(torch.bfloat16 if config.precision == "bf16" else torch.float32, device())
         seconds = timing.median
         return {
@@ -104,12 +116,52 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
             "fastest": min(timing.seconds),
             "slowest": max(timing.seconds),
             "clips_per_s": config.batch_size / seconds,
-            "memory_gib": (_memory() - before) / 2**30,
+            "memory_gib": memory / 2**30,
             "gflop_per_step": flops / 1e9,
             "gflop_per_s": flops / seconds / 1e9,
             "peak_gflop_per_s": peak / 1e9,
             "share_of_peak": flops / seconds / layout.world / peak,
+            **counted,
+            **shares,
         }
+
+
+def _profiled(step: Callable[[], None]) -> dict[str, float]:
+    """Share of the time that each operation of one step takes on the CPU by itself, the largest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    largest = sorted(times.items(), key=lambda item: -item[1])[:PROFILE_ROWS]
+    return {name: value / sum(times.values()) for name, value in largest}
+
+
+def _counted(trainer: Trainer, micro_batches: Sequence[PretrainBatch]) -> dict[str, float]:
+    """FLOPs that torch counts in one step, what the cost model says of the same masks, and of the configuration."""
+    task, config, layout = trainer.task, trainer.config, trainer.layout
+    assert isinstance(task, SyntheticTask)
+    known = trainer.flops
+    with flop_counter() as counter:
+        trainer.optimiser_step(micro_batches)
+    micro, parts = len(micro_batches[0].clips), task.parts
+    masks = expected_masks(parts.model, parts.masking, parts.masking.group_size(config.batch_size, micro), config.seed)
+    parameters, grid = Parameters.of(parts.model, parts.objective), parts.model.grid()
+    state = state_bytes(parameters, config.ema is not None, config.precision, config.deepspeed.stage, layout.world)
+    kept = micro * clip_activation_bytes(parts.model, grid, masks, config.precision)
+    planned = config.batch_size * clip_flops(parts.model, parameters.heads, grid, masks) / layout.world
+    return {
+        "counted_gflop": counter.get_total_flops() / 1e9,
+        "predicted_gflop": (trainer.flops - known) / layout.world / 1e9,
+        "planned_gflop": planned / 1e9,
+        "predicted_memory_gib": (state + kept) / 2**30,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a time depends on beside the code: device, threads, date."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if place == "cuda" else _processor()
+    date = datetime.now(timezone.utc).date().isoformat()
+    return {"device": name, "threads": torch.get_num_threads(), "date": date}
 
 
 def compare_with_transformers(config: BenchmarkConfig) -> dict[str, Any]:
@@ -191,6 +243,14 @@ def _memory() -> float:
     if device().type == "cuda":
         return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _processor() -> str:
+    """The CPU's name where Linux tells it, else its architecture."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
 
 
 def _clips(pixels: Tensor) -> ClipBatch:

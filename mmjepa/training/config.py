@@ -145,6 +145,7 @@ class TrainingConfig:
     batch_size: int = 64
     accumulation: int = 1
     precision: str = "auto"
+    compile: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig | None = None
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
@@ -158,6 +159,8 @@ class TrainingConfig:
             raise UserError(f"precision '{self.precision}' is not known (auto, bf16 or fp32)")
         if self.precision == "auto":  # resolved here, so that a run's saved configuration says what it was trained in
             self.precision = fastest_precision()
+        if self.compile and self.deepspeed.stage == 3:
+            raise UserError("compile=true does not go with deepspeed.stage=3, which gathers parameters by hooks")
         if not self.run.strip() or self.seed < 0:
             raise UserError(f"run='{self.run}', seed={self.seed}: run must name a folder, seed must not be negative")
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:

@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmjepa.config import to_dict
+from mmjepa.errors import UserError
 from mmjepa.training.checkpoint import Checkpoints, Progress
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.flops import measured_peak
@@ -67,6 +68,8 @@ class Trainer:
     def __init__(self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder) -> None:
         self.config, self.task, self.layout, self.folder = config, task, layout, folder
         self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint)
+        if config.compile:
+            compile_blocks(task.compiled_modules())
         self.engine = deepspeed_engine(task, config, layout)
         if config.deepspeed.stage == 3:
             for module in task.frozen_modules():
@@ -204,6 +207,19 @@ class Trainer:
             self.log.flush()
         self.checkpoints.save(self.engine, Progress(self.step, self.skips.count), to_dict(self.config))
         self.watch.resume()
+
+
+def compile_blocks(modules: Sequence[nn.Module]) -> None:
+    """Compile each of ``modules`` in place: its class and the names of its parameters stay.
+
+    Dimensions are symbols from the first call on, as the lengths of index lists differ from step to step. Equal
+    modules share their code, so a graph is made once per class, precision and mode (with gradient or without).
+    Raises UserError if there are none.
+    """
+    if not modules:
+        raise UserError("compile=true: this task has nothing to compile")
+    for module in modules:
+        module.compile(dynamic=True)
 
 
 def _scalar(value: Tensor | float, like: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
 from mmjepa.masking import MaskingConfig, MaskSet, draw_masks, motion_map
 from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels, standardise_clip
+from mmjepa.models.transformer import Block
 from mmjepa.objectives import Composite, Latents, ObjectiveConfig
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.cost import MaskLengths, clip_flops, head_weights
@@ -227,6 +228,11 @@ class PretrainTask(Task):
     def frozen_modules(self) -> list[torch.nn.Module]:
         """See :meth:`Task.frozen_modules`: the teacher."""
         return [self.teacher.module] if self.teacher else []
+
+    def compiled_modules(self) -> list[torch.nn.Module]:
+        """See :meth:`Task.compiled_modules`: the transformer blocks of student and teacher."""
+        networks = [self.student, *self.frozen_modules()]
+        return [module for network in networks for module in network.modules() if isinstance(module, Block)]
 
     def extra_state(self) -> dict[str, Tensor]:
         """The teacher."""

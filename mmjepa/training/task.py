@@ -109,6 +109,10 @@ class Task(nn.Module, ABC):
         """Modules that are not trained but run in every step (e.g. the EMA teacher): ZeRO-3 shares them out too."""
         return []
 
+    def compiled_modules(self) -> list[nn.Module]:
+        """What ``compile`` compiles, each by itself; none where the task has no use for it."""
+        return []
+
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors that DeepSpeed does not save (e.g. the EMA teacher), equal on every rank."""
         return {}
