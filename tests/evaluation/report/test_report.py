@@ -125,11 +125,12 @@ def test_rows_are_written_beside_the_page_unrounded(tmp_path: Path) -> None:
     assert summary["meta"]["rows.json"]["commit"] == "c0ffee"
 
 
-def test_page_of_sparse_results_says_what_is_missing(tmp_path: Path) -> None:
+def test_page_of_sparse_results_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
     text = report_of(tmp_path, [probe_row("baseline", 0.4)]).page.read_text()
-    assert "Nothing was given for: " in text
-    for what in ("retrieval", "robustness", "example retrievals", "training."):
-        assert what in text.partition("Nothing was given for: ")[2]
+    line = text[text.index("Nothing was given for: ") :].split("</p>")[0]
+    for what in ("retrieval as frames are lost", "paired comparisons", "example retrievals", "training"):
+        assert what in line
+    assert "R@1 text" not in text
 
 
 def test_probe_table_carries_the_control_rows(tmp_path: Path) -> None:
