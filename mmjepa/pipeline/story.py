@@ -21,7 +21,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """For training: glibc otherwise returns large tensors to the system and faults their pages in anew, a tenth to a half
 of a step. Not for evaluation, whose shapes change and whose heap would crumble."""
 
-STUDY_TITLE = "Objectives of a Video-JEPA, read by frozen probes"
+STUDY_TITLE = "Objectives of a Video-JEPA under frozen probes"
 MEASURES = ("retrieval", "probe")
 CONTROLS = ("raw_patches", "random_init")
 FACTORS = ("appearance", "dynamics")
