@@ -125,7 +125,7 @@ def reading(one: ProbeComparison) -> str:
 
 
 def _hedge(study: Study, task: str) -> str:
-    return f". Nothing was learned on {task}: cannot tell" if study.learned(task) is False else ""
+    return f". That anything was learned on {task} is not shown: cannot tell" if study.learned(task) is False else ""
 
 
 def _net_gain(figures: PublishedFigures, study: Study | None) -> tuple[str, list[str]]:

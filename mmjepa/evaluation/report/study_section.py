@@ -129,7 +129,7 @@ def _spread(study: Study) -> str:
 def _chart(study: Study, task: str) -> Chart:
     ranked = on_task(study.several, task)
     untrained = study.untrained.get((UNTRAINED, task))
-    learned = "" if study.learned(task) is not False else "nothing was learned here; "
+    learned = "" if study.learned(task) is not False else "not above random init beyond noise; "
     return difference_chart(
         task,
         f"{learned}{ranked[0].seeds} seeds",

@@ -38,8 +38,8 @@ def _learned(study: Study, task: str) -> Finding:
     best, worst = ranked[0], ranked[-1]
     if not learned:
         return Finding(
-            f"{task}: no encoder is above random init beyond noise (best: {_named(best)} points). Nothing was learned "
-            "there, so the study cannot tell which objective helps.",
+            f"{task}: no encoder is above random init beyond noise (best: {_named(best)} points). That anything "
+            "was learned there is not shown, so the study cannot tell which objective helps.",
             False,
             "Above random init",
         )
@@ -62,7 +62,7 @@ def _differing(study: Study, sign: int) -> list[Finding]:
         marked = [one for one in ranked if one.significant and sign * one.difference.difference > 0]
         if marked:
             listed = "; ".join(f"{_named(one)}, p = {p_text(one)}" for one in sorted(marked, key=_size, reverse=True))
-            hedge = " (where nothing was learned)" if study.learned(task) is False else ""
+            hedge = " (where learning is not shown)" if study.learned(task) is False else ""
             found.append(Finding(f"{task}{hedge}: {listed}.", None, topic))
     corrected = f"after Holm's correction over {len(study.several)} comparisons"
     return found or [Finding(f"none. No objective is {word} the {REFERENCE} on any task {corrected}.", None, topic)]
