@@ -21,7 +21,7 @@ def cut_clips(
     """Decode one sample once and cut one clip per pair of ``choose`` and ``transform``.
 
     choose: frame count of the video -> indices (T,), which may point beyond its end: there the last frame is held and
-    masked. transform: frames (T, H, W, 3) uint8 -> pixels (3, T, H', W') float32. Raises UnusableSample.
+    masked. transform: frames (T, H, W, 3) uint8 -> pixels (3, T, H', W') uint8. Raises UnusableSample.
     """
     masks: list[np.ndarray] = []
 
