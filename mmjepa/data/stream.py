@@ -129,7 +129,7 @@ class _TrainBatches(DecodingBatches):
     """Plan of a batch -> the batch. Runs in worker processes."""
 
     def __init__(self, config: DataConfig, names: Sequence[str], splits: Sequence[ShardedSplit], seed: int) -> None:
-        super().__init__(splits)
+        super().__init__(splits, config.decoder)
         self._config, self._names, self._seed = config, names, seed
         crop = config.augmentation
         self._transform = TrainTransform(config.resolution, crop.area, crop.aspect, crop.flip)
