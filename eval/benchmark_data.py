@@ -4,7 +4,7 @@
 
 ``raw_decord`` only decodes, in as many processes; ``map_style`` is torch's DataLoader over a plain decord data set. The
 readers take turns, ``rounds`` times, so that other work on the machine hits all alike: read the ratios. Processor time
-of the workers is less at the mercy of other work than the clock is.
+of the workers and of the program itself is less at the mercy of other work than the clock is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Frames to network input: crop, resize, flip and normalise, the same for all frames of a clip."""
+"""Frames to network input: crop, resize and flip, the same for all frames of a clip, and at last normalise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,33 +15,24 @@ _CROP_TRIES = 10
 
 
 class TrainTransform:
-    """Random resized crop and horizontal flip (as in V-JEPA: area and log-uniform aspect), then normalisation.
+    """Random resized crop and horizontal flip (as in V-JEPA: area and log-uniform aspect).
 
     area: range of the crop's share of the frame; aspect: range of width / height; flip: probability of mirroring left
-    and right, which must be 0 where directions carry meaning; mean, std: per channel, of pixels in [0, 1].
+    and right, which must be 0 where directions carry meaning.
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        area: Sequence[float],
-        aspect: Sequence[float],
-        flip: float,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
+    def __init__(self, resolution: int, area: Sequence[float], aspect: Sequence[float], flip: float) -> None:
         self._resolution, self._flip = resolution, flip
         self._area, self._log_aspect = (area[0], area[1]), (math.log(aspect[0]), math.log(aspect[1]))
-        self._normalise = Normalise(mean, std)
 
     def __call__(self, frames: Tensor, generator: np.random.Generator) -> Tensor:
-        """(T, H, W, 3) uint8 -> (3, T, resolution, resolution) float32, by draws from ``generator`` alone."""
+        """(T, H, W, 3) uint8 -> (3, T, resolution, resolution) uint8, by draws from ``generator`` alone."""
         top, left, height, width = self._crop(frames.shape[1], frames.shape[2], generator)
         crop = frames[:, top : top + height, left : left + width]
         pixels = resize(crop, self._resolution, self._resolution)
         if generator.random() < self._flip:
             pixels = pixels.flip(-1)
-        return self._normalise(pixels)
+        return pixels.transpose(0, 1)
 
     def _crop(self, height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of a random crop; the whole frame if no draw fits into it."""
@@ -56,31 +48,31 @@ class TrainTransform:
 
 
 class EvaluationTransform:
-    """Resize the short side to ``resolution``, crop the centre, normalise. No randomness."""
+    """Resize the short side to ``resolution``, crop the centre. No randomness."""
 
-    def __init__(self, resolution: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, resolution: int) -> None:
         self._resolution = resolution
-        self._normalise = Normalise(mean, std)
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """(T, H, W, 3) uint8 -> (3, T, resolution, resolution) float32."""
+        """(T, H, W, 3) uint8 -> (3, T, resolution, resolution) uint8."""
         side, (height, width) = self._resolution, frames.shape[1:3]
         scale = side / min(height, width)
         pixels = resize(frames, max(round(height * scale), side), max(round(width * scale), side))
         top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2
-        return self._normalise(pixels[:, :, top : top + side, left : left + side])
+        return pixels[:, :, top : top + side, left : left + side].transpose(0, 1)
 
 
+@dataclass(frozen=True)
 class Normalise:
-    """(T, 3, H, W) uint8 -> (3, T, H, W) float32: (pixel / 255 - mean) / std per channel."""
+    """(..., 3, T, H, W) uint8 -> the same shape, float32: (pixel / 255 - mean) / std per channel, on any device."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._scale = (1 / (255 * torch.tensor(std, dtype=torch.float32))).view(3, 1, 1, 1)
-        self._shift = (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1, 1)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        channels_first = pixels.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-        return channels_first.mul_(self._scale).add_(self._shift)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        scale, shift = (table.view(3, 1, 1, 1).to(pixels.device) for table in (1 / (255 * std), -mean / std))
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:

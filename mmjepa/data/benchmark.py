@@ -98,10 +98,10 @@ class DataBenchmarkConfig:
 
 @dataclass
 class _Reader:
-    """One way of getting clips: ``read`` (at least so many) returns how many came; its worker processes."""
+    """One way of getting clips: ``read`` (at least so many) returns how many came; its workers and this process."""
 
     read: Callable[[int], int]
-    workers: list[int]
+    processes: list[int]
 
     @classmethod
     def start(cls, begin: Callable[[], Callable[[int], int]]) -> _Reader:
@@ -109,14 +109,15 @@ class _Reader:
         others = multiprocessing.active_children()
         read = begin()
         read(1)
-        return cls(read, [p.pid for p in multiprocessing.active_children() if p not in others and p.pid is not None])
+        workers = [p.pid for p in multiprocessing.active_children() if p not in others and p.pid is not None]
+        return cls(read, [*workers, os.getpid()])
 
     def measure(self, ready: int, clips: int) -> tuple[float, float]:
-        """Clips a second, and clips a second of the workers' processor time; not counting the ``ready`` first ones."""
+        """Clips a second, and clips a second of processor time; not counting the ``ready`` first ones."""
         self.read(ready)
-        began, used = time.perf_counter(), sum(map(_processor_seconds, self.workers))
+        began, used = time.perf_counter(), sum(map(_processor_seconds, self.processes))
         count = self.read(clips)
-        return count / (time.perf_counter() - began), count / (sum(map(_processor_seconds, self.workers)) - used)
+        return count / (time.perf_counter() - began), count / (sum(map(_processor_seconds, self.processes)) - used)
 
 
 def measure_data(config: DataBenchmarkConfig) -> dict[str, Any]:
@@ -129,8 +130,8 @@ def measure_data(config: DataBenchmarkConfig) -> dict[str, Any]:
         readers = {
             "raw_decord": _Reader.start(partial(_raw_decord, config, paths, stack)),
             "map_style": _Reader.start(partial(_taking, _endless(_map_style(config, paths)))),
-            "shards_1_per_decode": _Reader.start(partial(_taking, map(len, config.stream(1)))),
-            several: _Reader.start(partial(_taking, map(len, config.stream(config.clips_per_decode)))),
+            "shards_1_per_decode": _Reader.start(partial(_taking, _counted(config.stream(1)))),
+            several: _Reader.start(partial(_taking, _counted(config.stream(config.clips_per_decode)))),
         }
         for _ in range(config.rounds):
             for name, reader in readers.items():
@@ -173,6 +174,12 @@ def _loose_files(split: Path, folder: Path) -> list[str]:
         path.write_bytes(sample.media)
         paths.append(str(path))
     return paths
+
+
+def _counted(stream: TrainStream) -> Iterator[int]:
+    """Clips of each batch, once their normalised pixels are there, as a training step needs them."""
+    for batch in stream:
+        yield len(batch.pixels)
 
 
 def _taking(batches: Iterator[int]) -> Callable[[int], int]:
@@ -262,7 +269,7 @@ def _memory(config: DataBenchmarkConfig) -> dict[str, float]:
     """Memory of this process and its workers (MB): medians over the second and over the last quarter of a run."""
     samples: list[float] = []
     clips = 0
-    for taken in map(len, config.stream(config.clips_per_decode)):
+    for taken in _counted(config.stream(config.clips_per_decode)):
         clips += taken
         samples.append(sum(map(_megabytes, [os.getpid(), *(p.pid for p in multiprocessing.active_children())])))
         if clips >= config.memory_clips:

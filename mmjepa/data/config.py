@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmjepa.data.decoding import READERS
 from mmjepa.data.manifest import Manifest
 from mmjepa.data.remote import is_url, join, mirror
 from mmjepa.errors import UserError
@@ -66,6 +67,8 @@ class DataConfig:
     """Batches that each worker keeps ready."""
     max_failures_in_row: int
     """A row of a batch whose sample is unusable takes another sample of the same source, this often at most."""
+    decoder: str = "pyav"
+    """What decodes videos: "pyav", or "decord" with PyAV for the files that decord fails at (docs/data.md)."""
     cache: str = "~/.cache/mmjepa"
     """Folder for shards of sources that are URLs; ranks and runs on a machine may share it."""
     cache_gigabytes: float = 200.0
@@ -77,6 +80,8 @@ class DataConfig:
         for name in ("frames", "stride", "clips_per_decode", "resolution", "prefetch", "max_failures_in_row"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name} must be at least 1, not {getattr(self, name)}")
+        if self.decoder not in READERS:
+            raise UserError(f"data.decoder must be {' or '.join(READERS)}, not {self.decoder}")
         if not self.cache_gigabytes > 0:
             raise UserError(f"data.cache_gigabytes must be positive, not {self.cache_gigabytes}")
         if self.workers < 0:

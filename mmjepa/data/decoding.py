@@ -1,4 +1,4 @@
-"""Media bytes to frames: videos through PyAV, still images through Pillow."""
+"""Media bytes to frames: videos through PyAV or decord, still images through Pillow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mmjepa.data import decord_video, video
 from mmjepa.data.samples import IMAGE_SUFFIXES, Sample, UnusableSample
-from mmjepa.data.video import read_frames
 
 ChooseFrames = Callable[[int], np.ndarray]
 """Frame count of a media file -> wanted frame indices, of any shape."""
+
+READERS = {"pyav": video.read_frames, "decord": decord_video.read_frames}
+"""Readers of videos by name: they give the same frames, and refuse damage as far as they see it."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,16 @@ class Frames:
     timestamps: Tensor
 
 
-def decode(sample: Sample, choose: ChooseFrames) -> Frames:
+def decode(sample: Sample, choose: ChooseFrames, decoder: str = "pyav") -> Frames:
     """Open the media file once and decode the frames that ``choose`` asks for, each once however often it is wanted.
 
-    A still image is a video of one frame at time 0. Raises UnusableSample with the decoder's reason if the file is
-    damaged or holds no frames.
+    A still image is a video of one frame at time 0. decoder: of videos, one of READERS. Raises UnusableSample with the
+    decoder's reason if the file is damaged or holds no frames.
     """
     if sample.suffix in IMAGE_SUFFIXES:
         return _decode_image(sample.media, choose)
-    video = read_frames(sample.media, choose)
-    return _gather(torch.from_numpy(video.pixels), torch.from_numpy(video.seconds), video.inverse)
+    read = READERS[decoder](sample.media, choose)
+    return _gather(torch.from_numpy(read.pixels), torch.from_numpy(read.seconds), read.inverse)
 
 
 def _decode_image(data: bytes, choose: ChooseFrames) -> Frames:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjepa.data.augmentation import EvaluationTransform
+from mmjepa.data.augmentation import EvaluationTransform, Normalise
 from mmjepa.data.clips import spread_evenly
 from mmjepa.data.quarantine import Quarantine
 from mmjepa.data.samples import Clip, ClipBatch, Failure, UnusableSample
@@ -60,7 +60,10 @@ class EvaluationSet:
             twice = next(key for key, times in Counter(self.keys).items() if times > 1)
             raise UserError(f"{self}: several samples have the key {twice}; frame loss is drawn by key")
         self._dataset = _EvaluationBatches(
-            self._splits, 1 if self.kind == "image" else frames, EvaluationTransform(resolution, mean, std)
+            self._splits,
+            1 if self.kind == "image" else frames,
+            EvaluationTransform(resolution),
+            Normalise(tuple(mean), tuple(std)),
         )
         self._batch, self._workers = batch, workers
 
@@ -109,9 +112,11 @@ class EvaluationSet:
 class _EvaluationBatches(DecodingBatches):
     """(split, sample) pairs of a batch -> the batch (None if all its samples fail), and failures. Runs in workers."""
 
-    def __init__(self, splits: Sequence[ShardedSplit], frames: int, transform: EvaluationTransform) -> None:
+    def __init__(
+        self, splits: Sequence[ShardedSplit], frames: int, transform: EvaluationTransform, normalise: Normalise
+    ) -> None:
         super().__init__(splits)
-        self._frames, self._transform = frames, transform
+        self._frames, self._transform, self._normalise = frames, transform, normalise
 
     def __getitem__(self, rows: np.ndarray) -> tuple[ClipBatch | None, tuple[Failure, ...]]:
         clips: list[Clip] = []
@@ -121,4 +126,4 @@ class _EvaluationBatches(DecodingBatches):
                 clips += self.cut(split, sample, [partial(spread_evenly, frames=self._frames)], [self._transform])
             except UnusableSample as error:
                 failures.append(self.splits[split].failure(sample, str(error)))
-        return (ClipBatch.collate(clips, failures) if clips else None), tuple(failures)
+        return (ClipBatch.collate(clips, self._normalise, failures) if clips else None), tuple(failures)

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 
 from mmjepa.data.manifest import Manifest
-from mmjepa.data.samples import CHECKSUM, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Failure, Sample, UnusableSample, checksum
+from mmjepa.data.samples import (
+    CHECKSUM,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Failure,
+    Sample,
+    UnusableSample,
+    checksum_holds,
+)
 from mmjepa.errors import UserError
 
 MEDIA_SUFFIXES = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
@@ -195,15 +203,17 @@ class ShardedSplit:
         """
         place = self._find(index)
         media = self._files.read(place.shard, place.media)
-        meta = self._stored_meta(place)
+        stored = self._files.read(place.shard, place.meta)
+        meta = _parsed(stored)
         expected = meta.pop(CHECKSUM, None)
-        if expected is not None and expected != checksum(media, meta):
+        if expected is not None and not checksum_holds(expected, media, stored, meta):
             raise UnusableSample("bytes differ from the checksum: damaged since the shard was written")
         return Sample(place.key, media, place.suffix, meta)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The JSON of sample ``index`` alone. Raises UnusableSample if it is gone or no JSON object."""
-        meta = self._stored_meta(self._find(index))
+        place = self._find(index)
+        meta = _parsed(self._files.read(place.shard, place.meta))
         meta.pop(CHECKSUM, None)
         return meta
 
@@ -217,14 +227,15 @@ class ShardedSplit:
             Extent(meta_offset, meta_size),
         )
 
-    def _stored_meta(self, place: Place) -> dict[str, Any]:
-        try:
-            meta = json.loads(self._files.read(place.shard, place.meta))
-        except (ValueError, RecursionError) as error:
-            raise UnusableSample(f"invalid JSON: {error}") from error
-        if not isinstance(meta, dict):
-            raise UnusableSample("invalid JSON: not an object")
-        return meta
+
+def _parsed(stored: bytes) -> dict[str, Any]:
+    try:
+        meta = json.loads(stored)
+    except (ValueError, RecursionError) as error:
+        raise UnusableSample(f"invalid JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise UnusableSample("invalid JSON: not an object")
+    return meta
 
 
 def _pair(extent: Extent) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch.utils.data import Sampler
 
-from mmjepa.data.augmentation import TrainTransform
+from mmjepa.data.augmentation import Normalise, TrainTransform
 from mmjepa.data.clips import random_window
 from mmjepa.data.config import DataConfig
 from mmjepa.data.order import BatchPlan, OrderedSource, Purpose, SampleOrder, keyed_generator
@@ -129,10 +129,11 @@ class _TrainBatches(DecodingBatches):
     """Plan of a batch -> the batch. Runs in worker processes."""
 
     def __init__(self, config: DataConfig, names: Sequence[str], splits: Sequence[ShardedSplit], seed: int) -> None:
-        super().__init__(splits)
+        super().__init__(splits, config.decoder)
         self._config, self._names, self._seed = config, names, seed
         crop = config.augmentation
-        self._transform = TrainTransform(config.resolution, crop.area, crop.aspect, crop.flip, config.mean, config.std)
+        self._transform = TrainTransform(config.resolution, crop.area, crop.aspect, crop.flip)
+        self._normalise = Normalise(tuple(config.mean), tuple(config.std))
 
     def __getitem__(self, plan: BatchPlan) -> ClipBatch | _Exhausted:
         clips: list[Clip] = []
@@ -142,7 +143,7 @@ class _TrainBatches(DecodingBatches):
             if decoded is None:
                 return _Exhausted(self._names[source], tuple(failures))
             clips += decoded
-        return ClipBatch.collate(clips, failures)
+        return ClipBatch.collate(clips, self._normalise, failures)
 
     def _row(self, source: int, sample: int, position: int, failures: list[Failure]) -> list[Clip] | None:
         """Clips of the row at ``position``, of a replacement if its sample is unusable; None if those are too."""

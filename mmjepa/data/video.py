@@ -9,6 +9,7 @@ conceals damage.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,16 +52,52 @@ def read_frames(data: bytes, choose: Callable[[int], np.ndarray]) -> DecodedFram
     they hold. Raises UnusableSample if the file is damaged as far as that is needed, shows nothing, or takes too long.
     """
     deadline = time.monotonic() + DECODE_SECONDS
+    with _refusing_damage() as errors:
+        frames = _by_time(data, deadline, choose, errors)
+        if frames is None:
+            errors.clear()
+            frames = _in_order(data, deadline, choose)
+    return frames
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a file says of its frames: their times (N,) float64 in s, ascending from 0; height and width as coded."""
+
+    seconds: np.ndarray
+    size: tuple[int, int]
+
+
+def list_frames(data: bytes) -> Listing | None:
+    """What the packets say, none of them decoded; raises UnusableSample if the file cannot be opened.
+
+    None if readers that count frames from key frames may miscount: where packets and frames do not correspond one to
+    one, and where frames are shown before the key frame that they are stored behind (open groups of pictures).
+    """
+    with _refusing_damage():
+        video = _Video(data, time.monotonic() + DECODE_SECONDS)
+        shown = video.shown()
+        if not shown or not video.packets[0].is_keyframe:
+            return None
+        key = shown[0]
+        for packet in video.packets:
+            pts = cast(int, packet.pts)
+            key = pts if packet.is_keyframe else key
+            if packet.is_discard or pts < key:
+                return None
+        seconds = np.array([video.seconds(pts - shown[0]) for pts in shown])
+        return Listing(seconds, (video.context.height, video.context.width))
+
+
+@contextlib.contextmanager
+def _refusing_damage() -> Iterator[list[Any]]:
+    """Turn what FFmpeg raises, or has logged by the end, into UnusableSample. Gives the list of what it logs."""
     try:
         # What FFmpeg logs as an error is damage that it went on from: a frame concealed, a packet lost.
         with av.logging.Capture() as errors:
-            frames = _by_time(data, deadline, choose, errors)
-            if frames is None:
-                errors.clear()
-                frames = _in_order(data, deadline, choose)
+            yield errors
         if errors:
             raise UnusableSample(f"damaged video: {errors[0][2].strip()}")
-        return frames
     except (av.FFmpegError, ValueError, OverflowError) as error:
         # ValueError and OverflowError: absurd numbers in headers, as PyAV reports them.
         raise UnusableSample(f"damaged video: {_words(error)}") from error
@@ -99,6 +136,13 @@ class _Video:
                 raise UnusableSample("damaged video: cut short or overwritten")
             if packet.size:
                 yield packet
+
+    def shown(self) -> list[int] | None:
+        """Presentation times of the frames, ascending; None if packets and frames do not correspond one to one."""
+        shown = sorted(packet.pts for packet in self.packets if packet.pts is not None and not packet.is_discard)
+        if not self.has_times or any(packet.pts is None for packet in self.packets) or len(set(shown)) < len(shown):
+            return None
+        return shown
 
     def decode(self, packets: Sequence[av.Packet], wanted: frozenset[int] | None = None) -> Iterator[av.VideoFrame]:
         """Frames of these packets, the delayed ones included; frames outside ``wanted`` (times) may be left out."""
@@ -147,8 +191,8 @@ def _by_time(
     errors: what FFmpeg has logged; cleared where the decoding that it belongs to is given up.
     """
     video = _Video(data, deadline)
-    shown = sorted(packet.pts for packet in video.packets if packet.pts is not None and not packet.is_discard)
-    if not video.has_times or any(packet.pts is None for packet in video.packets) or len(set(shown)) < len(shown):
+    shown = video.shown()
+    if shown is None:
         return None
     if not shown:
         raise UnusableSample("video without frames")

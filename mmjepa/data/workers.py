@@ -106,13 +106,17 @@ class WatchedWork(Dataset):
 
 
 class DecodingBatches(WatchedWork):
-    """Base of what workers compute for training and evaluation: batches, by :meth:`cut` from samples of ``splits``."""
+    """Base of what workers compute for training and evaluation: batches, by :meth:`cut` from samples of ``splits``.
+
+    decoder: of videos, see :data:`mmjepa.data.decoding.READERS`.
+    """
 
     pinned = True
 
-    def __init__(self, splits: Sequence[ShardedSplit]) -> None:
+    def __init__(self, splits: Sequence[ShardedSplit], decoder: str = "pyav") -> None:
         super().__init__()
         self.splits = splits
+        self._decoder = decoder
 
     @property
     def overdue_seconds(self) -> float:
@@ -133,7 +137,7 @@ class DecodingBatches(WatchedWork):
         self.check_refused(split, sample)
         stored = self.splits[split].read(sample)
         with self.noted(split, sample):
-            return cut_clips(stored, choose, transform)
+            return cut_clips(stored, choose, transform, self._decoder)
 
 
 class _Requests:

@@ -80,9 +80,9 @@ class SyntheticTask(PretrainTask):
         size = rows[0].stop - rows[0].start
         generator = torch.Generator().manual_seed(layout.rank)
         pixels = torch.randn(size, 3, model.frames, model.resolution, model.resolution, generator=generator)
-        clips = _clips(pixels)
+        clips, whole = _clips(pixels), _clips(pixels.repeat(layout.accumulation, 1, 1, 1, 1))
         for step in range(start_step, self.config.steps):
-            masks = self._masks(step, model.grid(model.frames), pixels.repeat(layout.accumulation, 1, 1, 1, 1), rows)
+            masks = self._masks(step, model.grid(model.frames), whole, rows)
             yield [PretrainBatch(step, clips, part) for part in masks]
 
 
@@ -257,7 +257,7 @@ def _clips(pixels: Tensor) -> ClipBatch:
     count, frames = len(pixels), pixels.shape[2]
     keys = [f"random-{number}" for number in range(count)]
     return ClipBatch(
-        pixels=pixels,
+        stored=pixels,
         timestamps=torch.arange(frames).float().expand(count, frames),
         frame_mask=torch.ones(count, frames, dtype=torch.bool),
         metas=[{} for _ in keys],

@@ -12,12 +12,13 @@ from mmjepa.precision import fastest_precision
 
 RUNTIME_KEYS = (
     *("run", "dry_run", "accumulation"),
-    *("data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes"),
+    *("data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes", "data.decoder"),
     *("align.features", "text.cache"),
 )
 RUNTIME_GROUPS = ("log", "checkpoint", "health", "nonfinite", "deepspeed")
 """Settings that may change when a run is continued: they alter neither the loss at a step nor what is saved in the end
-(``data.root`` may be another place of the same data: their fingerprints are compared). ``accumulation`` and
+(``data.root`` may be another place of the same data: their fingerprints are compared; decoders give the same frames, if
+not of damaged files). ``accumulation`` and
 ``deepspeed`` are here for another number of GPUs: they alter the loss as that does, by rounding, and in terms over
 batch statistics."""
 

@@ -142,15 +142,15 @@ class PretrainTask(Task):
             quarantine=self.quarantine,
         )
         for step, clips in enumerate(stream, start=start_step):
-            masks = self._masks(step, self.parts.model.grid(clips.pixels.shape[2]), clips.pixels, rows)
+            masks = self._masks(step, self.parts.model.grid(clips.frames), clips, rows)
             yield [
                 PretrainBatch(step, _rows(clips, part, rows[0].start), part_masks)
                 for part, part_masks in zip(rows, masks, strict=True)
             ]
 
-    def _masks(self, step: int, grid: TokenGrid, pixels: Tensor, rows: Sequence[slice]) -> list[list[MaskSet]]:
-        """Masks of this rank's micro-batches, ``rows`` of the global batch; ``pixels``: of all clips of this rank."""
-        motion = self._motion(pixels, grid)
+    def _masks(self, step: int, grid: TokenGrid, clips: ClipBatch, rows: Sequence[slice]) -> list[list[MaskSet]]:
+        """Masks of this rank's micro-batches, ``rows`` of the global batch; ``clips``: all of this rank."""
+        motion = self._motion(clips, grid)
         groups: dict[int, list[MaskSet]] = {}
         masks = []
         for part in rows:
@@ -165,12 +165,12 @@ class PretrainTask(Task):
             masks.append([MaskSet(mask.context[inside], mask.target[inside]) for mask in groups[number]])
         return masks
 
-    def _motion(self, pixels: Tensor, grid: TokenGrid) -> Tensor | None:
+    def _motion(self, clips: ClipBatch, grid: TokenGrid) -> Tensor | None:
         """Motion maps of the global batch (small, so every rank gets all); None if masks do not look at motion."""
         guidance = self.parts.masking.motion
         if guidance is None:
             return None
-        mine = motion_map(pixels, grid, guidance.semantics).to(self.device)
+        mine = motion_map(clips.pixels, grid, guidance.semantics).to(self.device)
         parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, mine)
         return torch.cat(parts).cpu()
@@ -206,7 +206,7 @@ class PretrainTask(Task):
         data = replace(self.parts.data, workers=0, clips_per_decode=1)
         stream = TrainStream(data, seed=HEALTH_SEED, global_batch=self.config.health.clips)
         for clips in islice(stream, HEALTH_TRIES):
-            if clips.pixels.shape[2] > 1:
+            if clips.frames > 1:
                 break
         return clips.pixels
 
@@ -216,7 +216,7 @@ class PretrainTask(Task):
 
     def flops(self, batch: PretrainBatch) -> float:
         """See :meth:`Task.flops` and :func:`clip_flops`."""
-        grid = self.parts.model.grid(batch.clips.pixels.shape[2])
+        grid = self.parts.model.grid(batch.clips.frames)
         lengths = [MaskLengths(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
         return clip_flops(self.parts.model, self._head_weights, grid, lengths) * len(batch.clips)
 
@@ -268,7 +268,7 @@ def _rows(clips: ClipBatch, part: slice, first: int) -> ClipBatch:
     local = slice(part.start - first, part.stop - first)
     return replace(
         clips,
-        pixels=clips.pixels[local],
+        stored=clips.stored[local],
         timestamps=clips.timestamps[local],
         frame_mask=clips.frame_mask[local],
         metas=clips.metas[local],

@@ -32,7 +32,7 @@ import torch
 from numbered_clips import MEAN, STD, encode_video, read_numbers, write_split
 from torch import Tensor
 
-from mmjepa.data.augmentation import EvaluationTransform
+from mmjepa.data.augmentation import EvaluationTransform, Normalise
 from mmjepa.data.clips import spread_evenly
 from mmjepa.data.evaluation_set import EvaluationSet
 from mmjepa.data.manifest import source_commit
@@ -132,7 +132,8 @@ class Originals:
         """Mean absolute difference of a normalised clip to the video of this kind, in grey levels."""
         if kind not in self._clips:
             frames = read_frames(self.sample(kind).media, partial(spread_evenly, frames=TAKEN))
-            self._clips[kind] = EvaluationTransform(RESOLUTION, MEAN, STD)(torch.from_numpy(frames.pixels))
+            clip = EvaluationTransform(RESOLUTION)(torch.from_numpy(frames.pixels))
+            self._clips[kind] = Normalise(tuple(MEAN), tuple(STD))(clip)
         apart = (clip - self._clips[kind]).abs().mean((1, 2, 3))
         return float((apart * torch.tensor(STD)).mean() * 255)
 

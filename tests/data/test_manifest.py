@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mmjepa.data.manifest import Manifest, Provenance, ShardSetWriter
-from mmjepa.data.samples import Sample, checksum
+from mmjepa.data.samples import Sample, UnusableSample, checksum
+from mmjepa.data.shards import ShardedSplit
 from mmjepa.errors import UserError
 
 MADE_BY = Provenance("test", {"n": 7}, 0, {}, "unknown")
@@ -51,6 +53,38 @@ def test_samples_come_in_shards_with_digests(tmp_path: Path) -> None:
         assert meta.pop("crc32") == checksum(shard_file.extractfile("clip-4.mp4").read(), meta)  # type: ignore[union-attr]
         assert meta == {"label": 4, "captions": ["één clip"]}
     assert Manifest.read(tmp_path).fingerprint == content["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "good"),
+    [
+        (b"", b"", True),
+        (b'{"captions":["\xc3\xa9\xc3\xa9n clip"],"crc32"', b'{"captions":["\xc3\xa9\xc3\xa9n clap"],"crc32"', False),
+        (b'"label":4', b'"label":5', False),
+        (b'"crc32":', b'"crc32":1', False),
+        (b'":4}', b'": 4}', True),  # another layout of the same JSON
+    ],
+)
+def test_the_checksum_is_of_what_the_json_says(tmp_path: Path, old: bytes, new: bytes, good: bool) -> None:
+    """Of stored bytes where they are as written, and of their content where a program has laid them out anew."""
+    _write(tmp_path, map(_sample, range(5)))
+    shard = tmp_path / "shard-000001.tar"
+    packed = io.BytesIO()
+    with tarfile.open(shard) as source, tarfile.open(fileobj=packed, mode="w") as target:
+        for member in source:
+            content = source.extractfile(member).read()  # type: ignore[union-attr]
+            if member.name == "clip-4.json":
+                assert old in content
+                content = content.replace(old, new, 1) if old else content
+            member.size = len(content)
+            target.addfile(member, io.BytesIO(content))
+    shard.write_bytes(packed.getvalue())
+    split = ShardedSplit(tmp_path)
+    if good:
+        assert split.read(4).meta == {"label": 4, "captions": ["één clip"]}
+    else:
+        with pytest.raises(UnusableSample, match="checksum"):
+            split.read(4)
 
 
 def test_the_fingerprint_depends_on_the_data_alone(tmp_path: Path) -> None:

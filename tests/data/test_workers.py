@@ -82,10 +82,10 @@ def keys_when(
     """Keys of ten batches, and reasons by key, where that ``happens`` whenever clip-005 is decoded."""
     decode = loading.decode
 
-    def troubled(sample: Sample, choose: Callable) -> object:
+    def troubled(sample: Sample, choose: Callable, decoder: str) -> object:
         if sample.key == "clip-005":
             happens()
-        return decode(sample, choose)
+        return decode(sample, choose, decoder)
 
     path = split.parent / "troubled.jsonl"
     with monkeypatch.context() as patch:

@@ -18,7 +18,7 @@ def batches(sizes: tuple[int, ...] = (3, 2)) -> Iterator[ClipBatch]:
     for size in sizes:
         keys = [f"clip-{number + row}" for row in range(size)]
         yield ClipBatch(
-            pixels=torch.arange(number, number + size).float()[:, None, None, None, None].expand(-1, 3, 2, 4, 4),
+            stored=torch.arange(number, number + size).float()[:, None, None, None, None].expand(-1, 3, 2, 4, 4),
             timestamps=torch.zeros(size, 2),
             frame_mask=torch.ones(size, 2, dtype=torch.bool),
             metas=[{"captions": [f"about {key}"], "big": "not stored"} for key in keys],
