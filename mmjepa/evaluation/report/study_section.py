@@ -128,11 +128,12 @@ def _spread(study: Study) -> str:
 
 def _chart(study: Study, task: str) -> Chart:
     ranked = on_task(study.several, task)
+    seeds = sorted({min(one.seeds for one in ranked), max(one.seeds for one in ranked)})
     untrained = study.untrained.get((UNTRAINED, task))
     learned = "" if study.learned(task) is not False else "not above random init beyond noise; "
     return difference_chart(
         task,
-        f"{learned}{ranked[0].seeds} seeds",
+        f"{learned}{' to '.join(map(str, seeds))} seeds",
         {title_of(one.encoder): (one.estimate, one.significant) for one in ranked},
         None if untrained is None else untrained.difference.difference,
     )

@@ -13,7 +13,11 @@ from mmjepa.evaluation.report.style import percent, points, title_of
 
 def study_findings(study: Study) -> list[Finding]:
     """What was learned at all, then gains, losses, null results, and what rests on one seed."""
-    found = [_learned(study, task) for task in study.tasks]
+    unknown = [task for task in study.tasks if study.learned(task) is None]
+    found = [_learned(study, task) for task in study.tasks if task not in unknown]
+    if unknown:
+        words = f"{', '.join(unknown)}: cannot be said, random init was not probed with several seeds."
+        found.append(Finding(words, None, "Above random init"))
     if study.several:
         found += [*_differing(study, 1), *_differing(study, -1), *_nulls(study)]
     else:
@@ -31,12 +35,8 @@ def study_findings(study: Study) -> list[Finding]:
 def _learned(study: Study, task: str) -> Finding:
     """How far the best and the worst encoder are above random init."""
     ranked = on_task(study.above_untrained, task)
-    learned = study.learned(task)
-    if learned is None:
-        words = f"{task}: cannot be said, random init was not probed with several seeds."
-        return Finding(words, None, "Above random init")
     best, worst = ranked[0], ranked[-1]
-    if not learned:
+    if not study.learned(task):
         return Finding(
             f"{task}: no encoder is above random init beyond noise (best: {_named(best)} points). That anything "
             "was learned there is not shown, so the study cannot tell which objective helps.",
@@ -77,6 +77,10 @@ def _nulls(study: Study) -> list[Finding]:
             names = ", ".join(title_of(one.encoder) for one in unmarked)
             width = statistics.median(_half_width(one) for one in unmarked)
             words = f"{task}: {names}. Their 95 % intervals reach {100 * width:.1f} points to each side in the median."
+            alone = [one for one in unmarked if one.estimate.low > 0 or one.estimate.high < 0]
+            if alone:
+                words += f" Suggestive alone, but not among {len(study.several)} comparisons: "
+                words += "; ".join(map(_named, alone)) + "."
             found.append(Finding(words, None, "No difference found"))
     return found
 

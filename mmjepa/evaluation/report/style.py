@@ -118,9 +118,13 @@ p, ul { max-width: 46rem; margin: .4rem 0; }
 .tables .scroll { min-width: 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; caption-side: top; padding-bottom: .25rem; }
+caption span { display: block; max-width: min(60rem, 90vw); }
 th, td { padding: .3rem .4rem .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
 td { white-space: nowrap; }
-td.words { white-space: normal; text-align: left; min-width: 9rem; }
+td.words { white-space: normal; min-width: 8rem; }
+td.words, th.words { text-align: left; }
+.grouped td .range { display: block; line-height: 1.1; }
+td.marked { font-weight: 700; }
 td:first-child { white-space: normal; min-width: 7rem; }
 td, th { vertical-align: top; }
 th.group { text-align: center; max-width: none; border-bottom: 0; padding-bottom: 0; }
@@ -129,7 +133,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td .range { color: var(--soft); font-size: .8em; }
 td.best { background: var(--mark); }
 tr.control td { color: var(--soft); }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: 1rem 1.25rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(15.5rem, 1fr)); gap: 1rem 1.25rem; }
 .charts { margin: .5rem 0 1rem; }
 figure { margin: 0; }
 figure svg { width: 100%; height: auto; display: block; max-width: 26rem; }

@@ -71,14 +71,15 @@ class TableRow:
 def to_html(table: Table) -> str:
     """The table in a box that scrolls sideways on narrow screens; best in bold only where intervals are apart."""
     best = [table.best_row(i) for i in range(len(table.columns))]
+    grouped = ' class="grouped"' if any(column.group for column in table.columns) else ""
     body = []
     for i, row in enumerate(table.rows):
         cells = "".join(_html_cell(table.columns[j], cell, best[j] == i) for j, cell in enumerate(row.cells))
         kind = ' class="control"' if row.encoder in CONTROL_ENCODERS else ""
         body.append(f"<tr{kind}><td>{html.escape(row.label)}</td>{cells}</tr>")
-    caption = f"<caption>{html.escape(table.caption)}</caption>"
+    caption = f"<caption><span>{html.escape(table.caption)}</span></caption>"
     return (
-        f'<div class="scroll"><table id="{table.name}">{caption}<thead>{_html_head(table.columns)}</thead>'
+        f'<div class="scroll"><table id="{table.name}"{grouped}>{caption}<thead>{_html_head(table.columns)}</thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -145,18 +146,23 @@ def _plain_cell(column: Column, cell: Cell) -> str:
 
 def _html_head(columns: Sequence[Column]) -> str:
     """Headings, with those of groups above them where there are any."""
-    line = "".join(f"<th>{html.escape(column.heading)}</th>" for column in columns)
+    line = "".join(f"<th{_words(column)}>{html.escape(column.heading)}</th>" for column in columns)
     groups = [(name, len(list(members))) for name, members in itertools.groupby(columns, lambda one: one.group)]
     above = "".join(f'<th class="group" colspan="{span}">{html.escape(name)}</th>' for name, span in groups)
     return (f"<tr><th></th>{above}</tr>" if any(name for name, _ in groups) else "") + f"<tr><th></th>{line}</tr>"
 
 
+def _words(column: Column) -> str:
+    return ' class="words"' if column.words else ""
+
+
 def _html_cell(column: Column, cell: Cell, best: bool) -> str:
     text = html.escape(_plain_cell(column, cell))
+    marked = text.endswith(" *")  # a difference that is significant
     value, bracket, interval = text.partition(" [")
     if bracket and not column.words:
         text = f'{f"<b>{value}</b>" if best else value} <span class="range">[{interval}</span>'
     elif best:
         text = f"<b>{value}</b>"
-    kind = "words" if column.words else "best" if best else ""
+    kind = "words" if column.words else "best" if best else "marked" if marked else ""
     return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"

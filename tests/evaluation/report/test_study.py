@@ -56,6 +56,8 @@ def test_a_replicated_gain_is_marked_and_noise_and_single_seeds_are_not(tmp_path
     assert "Significant gains: motion: LD +1" in words
     assert "Significant losses: none" in words
     assert "No difference found: motion: HW." in words
+    assert "Suggestive" not in words
+    assert "Above random init: motion: cannot be said, random init was not probed with several seeds." in words
     assert "1 variant was trained with one seed; nothing is claimed of it" in words
 
 
@@ -66,6 +68,54 @@ def test_where_nothing_is_above_random_init_nothing_is_told(tmp_path: Path) -> N
             probed(tmp_path, encoder, seed, draw.random(CLIPS) < 0.1)
     tables(tmp_path)
     assert "motion: no encoder is above random init beyond noise" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_headline_tells_how_far_the_best_and_the_worst_are_above_random_init(tmp_path: Path) -> None:
+    hits = {"baseline": 200, "ld": 280, "delta": 120, "ac": 198, "random_init": 40}
+    for encoder, count in hits.items():
+        for seed in range(3):
+            probed(tmp_path, encoder, seed, np.arange(CLIPS) < count)
+    found = tables(tmp_path, str(PUBLISHED))
+    words = (tmp_path / "out" / "summary.md").read_text()
+    assert "motion: 4 of 4 encoders are; best LD +60.0 [" in words
+    assert ", worst delta +20.0 [" in words
+    assert "Significant losses: motion: delta −20.0 [" in words
+    study = found["study"]
+    assert study["random init", "motion − baseline"].startswith("−40.0 [")
+    assert study["LD", "motion paper, D-48"] == "6.95 (−1.73)"
+    claim = found["claims"]["Kinematic loses 2.5 to 2.9 on Diving-48", "our runs"]
+    assert claim.startswith("random init −40.0 [")  # what the published code evaluated
+    assert (tmp_path / "out" / "study_differences.png").stat().st_size > 0
+
+
+def test_what_holms_correction_takes_back_is_called_suggestive(tmp_path: Path) -> None:
+    for seed, gain in enumerate((4, 8, 12)):
+        for encoder in ("baseline", *(f"variant_{number}" for number in range(8))):
+            probed(tmp_path, encoder, seed, np.arange(CLIPS) < 120)
+        probed(tmp_path, "ld", seed, np.arange(CLIPS) < 120 + gain)
+    rows = tables(tmp_path)["study_differences"]
+    assert not rows["motion: LD", "p (Holm)"].endswith("*")
+    assert "Suggestive alone, but not among 9 comparisons: LD +2.0 [" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_variants_that_nobody_published_have_their_row(tmp_path: Path) -> None:
+    for encoder in ("baseline", "ld_causal"):
+        for seed in range(2):
+            probed(tmp_path, encoder, seed, np.arange(CLIPS) < 100)
+    study = tables(tmp_path, str(PUBLISHED))["study"]
+    assert study["LD-causal", "motion paper, D-48"] == ""
+    assert study["LD-causal", "seeds"] == "2"
+
+
+def test_intervals_over_seeds_stay_where_a_share_can_be(tmp_path: Path) -> None:
+    for seed, count in enumerate((0, 40, 8)):
+        probed(tmp_path / "clips", "baseline", seed, np.arange(CLIPS) < count)
+        write_results(tmp_path / "rows", [probe_row("baseline", count / CLIPS, pretrain_seed=seed)], str(seed))
+    for folder in (tmp_path / "clips", tmp_path / "rows"):
+        tables(folder)
+        with (folder / "out" / "summary.csv").open() as file:
+            (row,) = (line for line in csv.DictReader(file) if line["column"] == "motion probe")
+        assert 0.0 <= float(row["low"]) < float(row["value"]) < float(row["high"]) <= 1.0
 
 
 def test_factors_probed_alone_stand_beside_their_encoder_and_are_no_variants(tmp_path: Path) -> None:
