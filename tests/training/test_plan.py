@@ -11,6 +11,7 @@ from clips import SIDE, write_splits
 from torch import Tensor
 
 from mmjepa.config import load_config
+from mmjepa.data.samples import ClipBatch
 from mmjepa.errors import UserError
 from mmjepa.models import transformer
 from mmjepa.training.benchmark import BenchmarkConfig, SyntheticTask
@@ -92,9 +93,11 @@ def test_groups_share_masks_however_they_are_cut(one_rank: None, tmp_path: Path,
     config = load_config("benchmark_step", BenchmarkConfig, [f"run={tmp_path}", *GEOMETRY, *settings, "accumulation=2"])
     task = SyntheticTask(config, PretrainParts(**config.parts()), device())
     pixels = torch.rand(8, 3, 8, 96, 96, generator=torch.Generator().manual_seed(0))
+    times = torch.arange(8).expand(8, 8)
+    clips = ClipBatch(pixels, times / 8, times >= 0, metas=[{}] * 8, keys=list("abcdefgh"))
     grid = task.parts.model.grid()
-    halves = task._masks(3, grid, pixels, [slice(0, 4), slice(4, 8)])
-    quarters = task._masks(3, grid, pixels, [slice(first, first + 2) for first in range(0, 8, 2)])
+    halves = task._masks(3, grid, clips, [slice(0, 4), slice(4, 8)])
+    quarters = task._masks(3, grid, clips, [slice(first, first + 2) for first in range(0, 8, 2)])
     for mask in (0, 1):
         for half in (0, 1):
             cut = [quarters[2 * half + part][mask] for part in (0, 1)]
