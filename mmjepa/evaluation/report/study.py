@@ -51,11 +51,15 @@ class Study:
         return self.several.get(key) or self.single.get(key) or self.untrained.get(key)
 
     def learned(self, task: str) -> bool | None:
-        """Whether some encoder is above random init on the task beyond noise; None if that was not measured."""
-        found = on_task(self.above_untrained, task)
-        if not any(one.seeds > 1 for one in found):
-            return None
-        return any(one.significant and one.difference.difference > 0 for one in found)
+        """Whether some encoder is above random init on the task.
+
+        True: significantly. False: no interval of several seeds lies above zero, corrected or not. None: in between,
+        or not measured.
+        """
+        found = [one for one in on_task(self.above_untrained, task) if one.seeds > 1]
+        if any(one.significant and one.difference.difference > 0 for one in found):
+            return True
+        return None if not found or any(one.difference.low > 0 for one in found) else False
 
 
 def on_task(compared: Compared, task: str) -> list[ProbeComparison]:

@@ -13,7 +13,7 @@ from mmjepa.evaluation.report.style import percent, points, title_of
 
 def study_findings(study: Study) -> list[Finding]:
     """What was learned at all, then gains, losses, null results, and what rests on one seed."""
-    unknown = [task for task in study.tasks if study.learned(task) is None]
+    unknown = [task for task in study.tasks if all(one.seeds < 2 for one in on_task(study.above_untrained, task))]
     found = [_learned(study, task) for task in study.tasks if task not in unknown]
     if unknown:
         words = f"{', '.join(unknown)}: cannot be said, random init was not probed with several seeds."
@@ -36,11 +36,19 @@ def _learned(study: Study, task: str) -> Finding:
     """How far the best and the worst encoder are above random init."""
     ranked = on_task(study.above_untrained, task)
     best, worst = ranked[0], ranked[-1]
-    if not study.learned(task):
+    if study.learned(task) is False:
         return Finding(
             f"{task}: no encoder is above random init beyond noise (best: {_named(best)} points). That anything "
             "was learned there is not shown, so the study cannot tell which objective helps.",
             False,
+            "Above random init",
+        )
+    if study.learned(task) is None:
+        alone = "; ".join(_named(one) for one in ranked if one.difference.low > 0)
+        return Finding(
+            f"{task}: undecided. Alone, {alone} points would be above random init, but not among "
+            f"{len(study.above_untrained)} comparisons: more seeds are needed.",
+            None,
             "Above random init",
         )
     level = study.readings.level(best.encoder, task)

@@ -118,6 +118,18 @@ def test_intervals_over_seeds_stay_where_a_share_can_be(tmp_path: Path) -> None:
         assert 0.0 <= float(row["low"]) < float(row["value"]) < float(row["high"]) <= 1.0
 
 
+def test_a_task_that_only_some_seeds_learned_is_undecided(tmp_path: Path) -> None:
+    hits = {"baseline": (60, 62, 64), "ld": (100, 160, 230), "random_init": (60, 60, 60)}
+    hits |= {f"variant_{number}": (60, 60, 60) for number in range(8)}
+    for encoder, counts in hits.items():
+        for seed, count in enumerate(counts):
+            probed(tmp_path, encoder, seed, np.arange(CLIPS) < count)
+    tables(tmp_path)
+    words = (tmp_path / "out" / "summary.md").read_text()
+    assert "motion: undecided. Alone, LD +25.8 [" in words
+    assert "No difference found: motion: LD" in words, "what an undecided task shows is still told"
+
+
 def test_factors_probed_alone_stand_beside_their_encoder_and_are_no_variants(tmp_path: Path) -> None:
     for seed in range(2):
         for encoder, hits in (("baseline", 100), ("fwm", 120), ("fwm_appearance", 40), ("fwm_dynamics", 110)):
