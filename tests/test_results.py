@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ from mmjepa.evaluation.report.tables import to_markdown
 
 ROOT = Path(__file__).parents[1]
 SPRITES = ROOT / "results" / "sprites"
+STUDY = ROOT / "results" / "study"
+PAGES = ("hard_region", "factorised", "latent_dynamics", "temporal", "masking")
+"""Of the objectives that the study says something about."""
+DIFFERENCE = re.compile(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]")
+"""Points with their interval, as ``+7.8 [+4.1, +11.5]``."""
 
 
 def test_readme_table_is_made_from_the_committed_results() -> None:
@@ -37,3 +44,16 @@ def test_results_say_where_they_come_from(path: Path) -> None:
     assert len(meta["commit"]) == 40
     assert meta["versions"]
     assert meta["config"]
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/objectives/{name}.md" for name in PAGES)])
+def test_differences_in_the_docs_are_those_of_the_committed_study(page: str) -> None:
+    with (STUDY / "report" / "study_differences.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["low"]]
+    committed = {
+        "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * float(row[name]) for name in ("value", "low", "high")))
+        for row in rows
+    }
+    shown = set(DIFFERENCE.findall((ROOT / page).read_text()))
+    assert shown
+    assert shown <= committed
