@@ -195,6 +195,9 @@ JEPA = "objective.objectives.jepa.weights"
         (f"{JEPA}.context={{value: 1, ramp: [a, b]}}", "two rising numbers"),
         ("objective=hw objective.objectives.hard_region.temperature=0", "temperature must be above 0"),
         ("objective=ld objective.objectives.latent_dynamics.hidden=0", "hidden must be at least 1"),
+        ("objective=sigreg objective.objectives.sigreg.slices=0", "slices must be at least 1"),
+        ("objective=kinematic objective.objectives.kinematic.delta=-1", "delta must be above 0"),
+        ("objective=hamiltonian objective.factors.appearance_share=0.25", "appearance_share=0.5"),
         ("objective=ld_hidden objective.objectives.latent_dynamics.pairs=next", "pairs must be one of visible, hidden"),
         ("objective=fwm_hw_ld objective.objectives.latent_dynamics.hard_region_temperature=0", "must be above 0"),
         (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmjepa.errors import UserError
 from mmjepa.objectives.base import Objective, Shape, register
 from mmjepa.objectives.latents import Latents
 from mmjepa.objectives.reductions import Term, masked_mean, mean_over_masks
@@ -23,6 +24,10 @@ class Hamiltonian(Objective):
 
     def __init__(self, shape: Shape, hidden: int = 256, dt: float = 0.1) -> None:
         super().__init__()
+        if hidden < 1:
+            raise UserError(f"objective hamiltonian: hidden must be at least 1, not {hidden}")
+        if 2 * shape.factors.dynamics_channels(shape.levels, shape.width) != shape.levels * shape.width:
+            raise UserError("objective hamiltonian: position and momentum need factors.appearance_share=0.5")
         self.dt = dt
         self.factors = shape.factors
         width = shape.levels * shape.width

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmjepa.errors import UserError
 from mmjepa.objectives.base import SEMANTICS, Objective, Shape, check_choice, register
 from mmjepa.objectives.latents import Latents
 from mmjepa.objectives.reductions import Term, masked_mean, mean_over_masks
@@ -22,7 +23,7 @@ class Kinematic(Objective):
     """Mean penalty of the first (velocity) or second (acceleration) difference in time (specification 3.11).
 
     ``corrected`` acts on the student's visible tokens. ``reference`` acts on the target branch over all tokens, which
-    has no gradient as long as there is a teacher (D4, section 7).
+    trains nothing: targets never carry gradient here, with a teacher or without (D4, which is not reproduced).
     """
 
     terms = ("kinematic",)
@@ -39,6 +40,8 @@ class Kinematic(Objective):
         super().__init__()
         self.penalty = check_choice("objective kinematic: penalty", penalty, PENALTIES)
         check_choice("objective kinematic: order", str(order), [str(o) for o in ORDERS])
+        if delta <= 0:
+            raise UserError(f"objective kinematic: delta must be above 0, not {delta}")
         self.order, self.delta = order, delta
         self.inputs = check_choice("objective kinematic: inputs", inputs, INPUTS)
         self.semantics = check_choice("objective kinematic: semantics", semantics, SEMANTICS)

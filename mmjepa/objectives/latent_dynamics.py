@@ -31,8 +31,8 @@ class LatentDynamics(Objective):
 
     The change of all channels is predicted, also from the dynamics factor alone (``inputs: dynamics``).
     ``pairs: visible`` are the paper's valid pairs: the student has seen the next step, so that the head reads a change
-    off what is in view (D10). ``pairs: hidden`` are those whose next step is hidden from the student: a forecast.
-    Masks that hide a place throughout have none of them.
+    off what is in view (D10). ``pairs: hidden`` are those whose next step is a target: the head predicts into
+    masked steps, of which the student sees at most what lies elsewhere or later. Blocks that last throughout have none.
     ``hard_region_temperature`` weights pairs by the softmax of their errors over the batch; the weights are detached.
     ``hard_region_relative``: that temperature is in units of the errors' standard deviation.
     ``semantics: reference`` detaches the weighted error as well, as the published code did: nothing learns (D2).

@@ -48,9 +48,16 @@ class Latents:
     @cached_property
     def visible(self) -> Tensor:
         """(B, T', S) bool: the token is in the context."""
-        batch = len(self.context_index)
-        flat = torch.zeros(batch, self.grid.size, dtype=torch.bool, device=self.context_index.device)
-        return flat.scatter(1, self.context_index, True).unflatten(1, (self.grid.steps, self.grid.spatial))
+        return self._marked(self.context_index)
+
+    @cached_property
+    def targeted(self) -> Tensor:
+        """(B, T', S) bool: the token is a target."""
+        return self._marked(self.target_index)
+
+    def _marked(self, index: Tensor) -> Tensor:
+        flat = torch.zeros(len(index), self.grid.size, dtype=torch.bool, device=index.device)
+        return flat.scatter(1, index, True).unflatten(1, (self.grid.steps, self.grid.spatial))
 
     @cached_property
     def valid_pairs(self) -> Tensor:
@@ -59,8 +66,11 @@ class Latents:
 
     @cached_property
     def hidden_next(self) -> Tensor:
-        """(B, T'-1, S) bool: the place is visible at t and hidden at t+1."""
-        return self.visible[:, :-1] & ~self.visible[:, 1:]
+        """(B, T'-1, S) bool: the place is visible at t and a target at t+1.
+
+        Tokens that equalising list lengths has dropped are neither: most holes of one step are of that kind.
+        """
+        return self.visible[:, :-1] & self.targeted[:, 1:]
 
     @cached_property
     def context_grid(self) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmjepa.errors import UserError
 from mmjepa.objectives.base import SEMANTICS, Objective, Shape, check_choice, register
 from mmjepa.objectives.latents import Latents
 from mmjepa.objectives.reductions import Term, global_sum
@@ -28,6 +29,8 @@ class SIGReg(Objective):
 
     def __init__(self, shape: Shape, slices: int = 1024, semantics: str = "corrected") -> None:
         super().__init__()
+        if slices < 1:
+            raise UserError(f"objective sigreg: slices must be at least 1, not {slices}")
         self.slices = slices
         self.semantics = check_choice("objective sigreg: semantics", semantics, SEMANTICS)
         self.register_buffer("draws", torch.zeros((), dtype=torch.long))  # saved, so that resume repeats no directions

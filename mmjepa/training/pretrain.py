@@ -60,7 +60,7 @@ class PretrainParts:
         for name, part in parts.items():
             if part.needs_hidden_next and not self.masking.hides_next_steps:
                 raise UserError(
-                    f"objective {name} forecasts places that are hidden at the next step, and the masks of "
+                    f"objective {name} predicts places that are hidden from the next step on, and the masks of "
                     f"masking={self.masking.name} hide a place throughout: give one temporal_scale or "
                     "max_temporal_keep below 1"
                 )

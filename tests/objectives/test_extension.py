@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""Of the process group that the tests of one process share: not for the program's own."""
+
 FILE = '''
 """Toy: the spread of the predictions."""
 
@@ -53,7 +56,8 @@ def test_a_toy_objective_trains(tmp_path: Path) -> None:
     (tmp_path / "configs" / "objective" / "toy.yaml").write_text(YAML)
 
     def run(*command: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name not in RENDEZVOUS}
+        environment = {**inherited, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
