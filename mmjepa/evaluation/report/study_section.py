@@ -33,12 +33,14 @@ def study_table(study: Study, runs: Sequence[Run], figures: PublishedFigures | N
         columns += [Column("top-1", higher_is_better=None, group=task), Column("− baseline", group=task)]
         if counterpart(task) and figures is not None:
             columns.append(Column(f"paper, {counterpart(task)}", group=task))
-    columns.append(Column("step time"))
+    if runs:
+        columns.append(Column("step time"))
     caption = (
         "Top-1 in percent with 95 % intervals over resampled seeds and clips; − baseline: paired difference in points, "
-        "* p < 0.05 after Holm's correction. Step time: median over the baseline's, as trained, beside whatever else "
-        "the machine did: rough."
+        "* p < 0.05 after Holm's correction."
     )
+    if runs:
+        caption += " Step time: median over the baseline's, as trained, beside whatever else the machine did: rough."
     if figures is not None:
         caption += " Paper: published top-1 on the analogous benchmark (its difference to the published baseline)."
     table = Table("study", caption, columns)
@@ -53,7 +55,7 @@ def study_table(study: Study, runs: Sequence[Run], figures: PublishedFigures | N
             cells += [study.readings.level(name, task), _difference(study, name, task)]
             if counterpart(task) and figures is not None:
                 cells.append(figures.beside(name, task))
-        table.add(title_of(name), [*cells, _step_ratio(name, runs)], name)
+        table.add(title_of(name), [*cells, _step_ratio(name, runs)] if runs else cells, name)
     return table
 
 
