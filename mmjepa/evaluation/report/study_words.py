@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-
 from mmjepa.evaluation.report.findings import Finding
 from mmjepa.evaluation.report.probe_clips import ProbeComparison
 from mmjepa.evaluation.report.study import REFERENCE, Study, on_task
@@ -96,11 +94,6 @@ def _nulls(study: Study) -> list[Finding]:
 def p_text(one: ProbeComparison) -> str:
     """``0.012``, or ``< 0.001``."""
     return "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
-
-
-def names_of(encoders: Sequence[str]) -> str:
-    """Names in a row."""
-    return ", ".join(map(title_of, encoders))
 
 
 def _named(one: ProbeComparison) -> str:
