@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+
 from mmjepa.evaluation.report.findings import Finding
 from mmjepa.evaluation.report.probe_clips import ProbeComparison
 from mmjepa.evaluation.report.study import REFERENCE, Study, on_task
