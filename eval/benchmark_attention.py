@@ -24,7 +24,7 @@ def main(config: AttentionBenchmarkConfig) -> None:
             f"{row['ratio_to_written_out']:6.2f}"
         )
     if out is not None:
-        write_results(out, "benchmark_attention", to_dict(config), rows, machine())
+        write_results(out, "eval/benchmark_attention.py", to_dict(config), rows, machine())
 
 
 if __name__ == "__main__":

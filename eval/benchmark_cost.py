@@ -32,7 +32,7 @@ def main(config: CostBenchmarkConfig) -> None:
         )
         rows.append(row)
     if out is not None:
-        write_results(out, "benchmark_cost", to_dict(config), rows, machine())
+        write_results(out, "eval/benchmark_cost.py", to_dict(config), rows, machine())
 
 
 if __name__ == "__main__":

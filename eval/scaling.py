@@ -30,7 +30,7 @@ def main(config: ScalingConfig) -> None:
         times = " ".join(f"{row[name]:15.4f}" for name in COLUMNS)
         print(f"{row['gpus']:5d} {times} {row['clips_per_s']:11,.0f} {row['efficiency']:11.3f}  {row['bound']}")
     if out is not None:
-        write_results(out, "scaling", to_dict(config), rows, {})
+        write_results(out, "eval/scaling.py", to_dict(config), rows, {})
 
 
 if __name__ == "__main__":

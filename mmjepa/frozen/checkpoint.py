@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mmjepa.digest import file_sha256
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig, PredictorConfig, VideoJEPA, build_video_jepa
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-HASH_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the weights in {folder} do not fit their config: {reason}") from error
     # Pixel statistics and targets too: the same weights give other features with them.
-    fingerprint = fingerprint_of(_digest(folder / WEIGHTS_FILE), config["model"], mean, std, targets)
+    fingerprint = fingerprint_of(file_sha256(folder / WEIGHTS_FILE), config["model"], mean, std, targets)
     return ExportedEncoder(model, targets, share, fingerprint, mean, std, seed)
 
 
@@ -85,11 +85,3 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:
     first, second, third = (float(value) for value in values)
     return first, second, third
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -60,6 +60,16 @@ class TrainConfig(TrainingConfig):
         return {group: getattr(self, group) for group in GROUPS[self.task]}
 
 
+@dataclass
+class PretrainConfig(TrainConfig):
+    """A training configuration of a program that is about pretraining alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task != "pretrain":
+            raise UserError(f"task={self.task}: this program is about task=pretrain")
+
+
 def train(config: TrainConfig) -> None:
     """Train from the newest checkpoint of ``run`` if there is one, and export the result into the run's folder.
 

@@ -13,7 +13,7 @@ from mmjepa.training.config import DeepSpeedConfig
 from mmjepa.training.cost import FP32, Parameters, clip_flops
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainParts
-from mmjepa.training.program import TrainConfig
+from mmjepa.training.program import PretrainConfig
 
 RECOMPUTED = 4 / 3
 """Arithmetic with activation checkpointing over arithmetic without: the forward pass once more."""
@@ -53,7 +53,7 @@ class ClusterConfig:
 
 
 @dataclass
-class ScalingConfig(TrainConfig):
+class ScalingConfig(PretrainConfig):
     """A training configuration (of which model, masking, objective, ema and ZeRO stage count) on ``cluster``.
 
     gpus: numbers of GPUs to tell about. clips_per_gpu: in a step. out: .json file (null: print only).
@@ -66,8 +66,6 @@ class ScalingConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task != "pretrain":
-            raise UserError("scaling is told for task=pretrain")
         if self.cluster is None:
             raise UserError("scaling needs the group cluster")
         if not self.gpus or min(*self.gpus, self.clips_per_gpu) < 1:

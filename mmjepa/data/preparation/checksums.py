@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,15 +12,6 @@ from mmjepa.data.preparation.records import ParquetRow, Record
 from mmjepa.errors import UserError
 
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 class Checksums:

@@ -17,11 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from mmjepa.data.manifest import Manifest, Provenance, finish_split, is_finished, shard_name
-from mmjepa.data.preparation.checksums import Checksums, file_sha256
+from mmjepa.data.preparation.checksums import Checksums
 from mmjepa.data.preparation.engines import run_tasks
 from mmjepa.data.preparation.options import FINISH, PreparationConfig, StillEncoding, VideoEncoding
 from mmjepa.data.preparation.records import LeftOut, SplitPlan
 from mmjepa.data.preparation.work import NOTES, PACKAGES, ShardNote, ShardTask, finished_note, make_shard
+from mmjepa.digest import file_sha256
 from mmjepa.errors import UserError
 
 _LOG = logging.getLogger(__name__)

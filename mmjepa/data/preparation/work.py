@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from mmjepa.data.manifest import ShardEntry, write_shard
-from mmjepa.data.preparation.checksums import file_sha256
 from mmjepa.data.preparation.media import store_still, store_video
 from mmjepa.data.preparation.options import StillEncoding, VideoEncoding
 from mmjepa.data.preparation.parquet import read_images
@@ -27,6 +26,7 @@ from mmjepa.data.preparation.records import LeftOut, ParquetRow, Record
 from mmjepa.data.preparation.source_video import UnreadableMedia
 from mmjepa.data.samples import Sample, UnusableSample
 from mmjepa.data.workers import WatchedWork, ordered_batches
+from mmjepa.digest import file_sha256
 from mmjepa.errors import UserError
 
 NOTES = ".finished"
