@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from mmjepa.config import CONFIG_DIR, load_config, run_program, to_dict
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig
-from mmjepa.objectives import Composite
+from mmjepa.objectives import Composite, registry
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import TrainConfig
 
@@ -29,6 +31,23 @@ PUBLISHED = {
 """Rows of the reference specification's table of variants (section 0)."""
 MASK_VARIANTS = {"motion_guided", "amg", "future_predictive", "motion_future"}
 WITHOUT_TEACHER = {name for name in PUBLISHED["ucf101"].split() if name.startswith("kinematic")} | {"sigreg_no_ema"}
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG_DIR / "objective").glob("*.yaml")), ids=lambda path: path.stem)
+def test_objectives_show_all_their_options_so_that_each_can_be_overridden(path: Path) -> None:
+    config = load_config("train", TrainConfig, ["run=unused", f"objective={path.stem}"]).objective
+    assert config is not None
+    for name, given in config.objectives.items():
+        options = set(inspect.signature(registry()[name]).parameters) - {"shape"}
+        assert set(given) == {"weights"} | options, name
+
+
+def test_the_hard_regions_of_both_losses_have_one_temperature() -> None:
+    for experiment in ("mixed/hw_ld", "sprites/fwm_hw_ld"):
+        settings = [f"experiment={experiment}", "run=unused", "objective.objectives.hard_region.temperature=0.7"]
+        config = load_config("train", TrainConfig, settings).objective
+        assert config is not None
+        assert config.objectives["latent_dynamics"]["hard_region_temperature"] == 0.7
 
 
 @pytest.mark.parametrize("regime", PUBLISHED)

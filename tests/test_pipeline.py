@@ -169,6 +169,10 @@ def test_a_study_probes_replicated_and_single_variants_and_can_leave_retrieval_a
     probes = {f"probe-{run}" for run in (*runs, *factors, *(f"random_init-{seed}" for seed in range(3)))}
     assert set(stages["report"].needs) == probes
     assert "published=results/published.csv" in stages["report"].command
+    with pytest.raises(UserError, match="no experiment sprites/nope"):
+        load_config("study", PipelineConfig, ["variants=[baseline,nope]"])
+    with pytest.raises(UserError, match="factors: fwm stands neither"):
+        load_config("study", PipelineConfig, ["variants=[baseline]", "once=[]"])
     with pytest.raises(UserError, match="ld stands in variants and in once"):
         load_config("pipeline", PipelineConfig, ["variants=[ld]", "once=[ld]"])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from mmjepa.config import CONFIG_DIR
 from mmjepa.errors import UserError
 from mmjepa.pipeline.stages import Stage
 
@@ -73,8 +74,14 @@ class PipelineConfig:
                 raise UserError(f"{name}: no {unknown[0]!r}; choose from {', '.join(known)}")
         if not self.measures:
             raise UserError(f"measures needs at least one entry of {', '.join(MEASURES)}")
+        if self.variants != MISSING and self.experiments != MISSING:
+            known = {path.stem for path in (CONFIG_DIR / "experiment" / self.experiments).glob("*.yaml")} - {"common"}
+            if missing := [name for name in (*self.variants, *self.once) if name not in known]:
+                raise UserError(
+                    f"variants: no experiment {self.experiments}/{missing[0]}; there are {', '.join(sorted(known))}"
+                )
         if strange := [name for name in self.factors if name not in (*self.variants, *self.once)]:
-            raise UserError(f"factors: {strange[0]} stands neither in variants nor in once")
+            raise UserError(f"factors: {strange[0]} stands neither in variants nor in once (factors=[] probes none)")
         if twice := [name for name in self.once if name in self.variants]:
             raise UserError(f"{twice[0]} stands in variants and in once")
 
