@@ -2,10 +2,11 @@
 
 from mmjepa.objectives.base import Composite, Objective, ObjectiveConfig, Weight, build_objective, register, registry
 from mmjepa.objectives.factors import FactorConfig
-from mmjepa.objectives.latents import Latents
+from mmjepa.objectives.latents import ClipTargets, Latents
 from mmjepa.objectives.reductions import Term
 
 __all__ = [
+    "ClipTargets",
     "Composite",
     "FactorConfig",
     "Latents",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
-from mmjepa.models.encoder import CHANNELS, patchify
+from mmjepa.models.encoder import CHANNELS
 from mmjepa.objectives.base import Objective, Shape, check_choice, register
 from mmjepa.objectives.latent_dynamics import INPUTS, token_head
 from mmjepa.objectives.latents import Latents
@@ -34,11 +32,4 @@ class Action(Objective):
     def _term(self, view: Latents) -> Term:
         tokens = view.context_grid[:, :-1]
         tokens = tokens.flatten(-2) if self.inputs == "all" else self.factors.divide(tokens)[1]
-        return masked_mean((self.head(tokens).float() - colour_change(view)).abs(), view.valid_pairs)
-
-
-def colour_change(view: Latents) -> Tensor:
-    """Mean RGB of each tubelet at t+1 minus at t: (B, T'-1, S, 3)."""
-    tubelets = patchify(view.pixels.float(), view.grid).unflatten(-1, (CHANNELS, -1)).mean(dim=-1)
-    colour = tubelets.unflatten(1, (view.grid.steps, view.grid.spatial))
-    return colour[:, 1:] - colour[:, :-1]
+        return masked_mean((self.head(tokens).float() - view.clip.colour_change).abs(), view.valid_pairs)

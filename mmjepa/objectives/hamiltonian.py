@@ -40,7 +40,7 @@ class Hamiltonian(Objective):
 
     def _term(self, view: Latents) -> Term:
         position, momentum = self._evolve(*self.factors.divide(view.context_grid[:, :-1]))
-        next_position, next_momentum = self.factors.divide(view.target_grid[:, 1:].detach())
+        next_position, next_momentum = self.factors.divide(view.clip.target_grid[:, 1:].detach())
         first = masked_mean((position - next_position).abs(), view.valid_pairs)
         second = masked_mean((momentum - next_momentum).abs(), view.valid_pairs)
         return Term(first.value + second.value, first.valid)

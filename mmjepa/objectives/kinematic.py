@@ -52,17 +52,18 @@ class Kinematic(Objective):
 
     def _term(self, view: Latents) -> Term:
         if self.semantics == "reference":
-            difference = self._difference(view.target_grid)
+            difference = self._difference(view.clip.target_change)
             everywhere = torch.ones(difference.shape[:-1], dtype=torch.bool, device=difference.device)
             return masked_mean(self._penalise(difference), everywhere)
         valid = view.valid_pairs
         for _ in range(self.order - 1):
             valid = valid[:, 1:] & valid[:, :-1]
-        return masked_mean(self._penalise(self._difference(view.context_grid)), valid)
+        return masked_mean(self._penalise(self._difference(view.context_change)), valid)
 
-    def _difference(self, tokens: Tensor) -> Tensor:
-        chosen = tokens.flatten(-2) if self.inputs == "all" else self.factors.divide(tokens)[0]
-        for _ in range(self.order):
+    def _difference(self, change: Tensor) -> Tensor:
+        """The difference of the wanted order, from the first one (B, T'-1, S, L, D)."""
+        chosen = change.flatten(-2) if self.inputs == "all" else self.factors.divide(change)[0]
+        for _ in range(self.order - 1):
             chosen = chosen[:, 1:] - chosen[:, :-1]
         return chosen
 

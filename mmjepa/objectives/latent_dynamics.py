@@ -73,7 +73,7 @@ class LatentDynamics(Objective):
         tokens = view.context_grid[:, :-1]
         tokens = tokens.flatten(-2) if self.inputs == "all" else self.factors.divide(tokens)[1]
         change = self.head(tokens).float().unflatten(-1, (self.levels, -1))
-        errors = (change - view.target_change.detach()).abs().mean(dim=(-2, -1))  # B, T'-1, S
+        errors = (change - view.clip.target_change.detach()).abs().mean(dim=(-2, -1))  # B, T'-1, S
         pairs = view.valid_pairs if self.pairs == "visible" else view.hidden_next
         if self.hard_region_temperature is not None:
             errors = errors * softmax_weights(errors, pairs, self.hard_region_temperature, self.hard_region_relative)

@@ -9,26 +9,67 @@ import torch
 from torch import Tensor
 
 from mmjepa.models import TokenGrid, gather_tokens
+from mmjepa.models.encoder import CHANNELS, patchify
+
+
+@dataclass(frozen=True)
+class ClipTargets:
+    """What all masks of a step share: the target encoder's tokens of whole clips, and the clips.
+
+    target (B, N, L, D): normalised per level; without gradient. pixels (B, 3, T, H, W): normalised.
+    """
+
+    target: Tensor
+    pixels: Tensor
+    grid: TokenGrid
+
+    @cached_property
+    def target_grid(self) -> Tensor:
+        """Target tokens as (B, T', S, L, D)."""
+        return self.target.unflatten(1, (self.grid.steps, self.grid.spatial))
+
+    @cached_property
+    def target_change(self) -> Tensor:
+        """Target tokens at t+1 minus at t: (B, T'-1, S, L, D)."""
+        return self.target_grid[:, 1:] - self.target_grid[:, :-1]
+
+    @cached_property
+    def target_speed(self) -> Tensor:
+        """Length of :attr:`target_change` over all channels: (B, T'-1, S)."""
+        return self.target_change.flatten(-2).norm(dim=-1)
+
+    @cached_property
+    def target_spectrum(self) -> Tensor:
+        """Unnormalised spectrum over time of the target tokens, complex: (B, T' // 2 + 1, S, L, D)."""
+        return torch.fft.rfft(self.target_grid, dim=1)
+
+    @cached_property
+    def colour_change(self) -> Tensor:
+        """Mean RGB of each tubelet at t+1 minus at t: (B, T'-1, S, 3)."""
+        tubelets = patchify(self.pixels.float(), self.grid).unflatten(-1, (CHANNELS, -1)).mean(dim=-1)
+        colour = tubelets.unflatten(1, (self.grid.steps, self.grid.spatial))
+        return colour[:, 1:] - colour[:, :-1]
 
 
 @dataclass
 class Latents:
     """Tokens of one mask on a batch of clips. Level is an axis, never a concatenation.
 
-    context (B, K, L, D): student tokens at ``context_index`` (B, K).
-    target (B, N, L, D): target-encoder tokens of the whole clip, normalised per level; never with gradient.
-    predicted_target (B, P, L, D) at ``target_index`` (B, P); predicted_context (B, K, L, D).
-    pixels (B, 3, T, H, W): the normalised clip.
+    context (B, K, L, D): student tokens at ``context_index`` (B, K). predicted_target (B, P, L, D) at ``target_index``
+    (B, P); predicted_context (B, K, L, D). clip: of all masks of the step.
     """
 
     context: Tensor
     context_index: Tensor
     target_index: Tensor
-    target: Tensor
     predicted_target: Tensor
     predicted_context: Tensor
-    pixels: Tensor
-    grid: TokenGrid
+    clip: ClipTargets
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Token grid of the clips."""
+        return self.clip.grid
 
     def require_targets(self, asking: str) -> None:
         """Raises ValueError if every token is visible: ``asking`` has no hidden token to predict then."""
@@ -38,12 +79,12 @@ class Latents:
     @cached_property
     def target_at_target(self) -> Tensor:
         """Target tokens (B, P, L, D) at the target positions."""
-        return gather_tokens(self.target, self.target_index)
+        return gather_tokens(self.clip.target, self.target_index)
 
     @cached_property
     def target_at_context(self) -> Tensor:
         """Target tokens (B, K, L, D) at the context positions."""
-        return gather_tokens(self.target, self.context_index)
+        return gather_tokens(self.clip.target, self.context_index)
 
     @cached_property
     def visible(self) -> Tensor:
@@ -81,16 +122,6 @@ class Latents:
         return full.unflatten(1, (self.grid.steps, self.grid.spatial))
 
     @cached_property
-    def target_grid(self) -> Tensor:
-        """Target tokens as (B, T', S, L, D)."""
-        return self.target.unflatten(1, (self.grid.steps, self.grid.spatial))
-
-    @cached_property
     def context_change(self) -> Tensor:
         """Student tokens at t+1 minus at t: (B, T'-1, S, L, D), meaningful at valid pairs only."""
         return self.context_grid[:, 1:] - self.context_grid[:, :-1]
-
-    @cached_property
-    def target_change(self) -> Tensor:
-        """Target tokens at t+1 minus at t: (B, T'-1, S, L, D)."""
-        return self.target_grid[:, 1:] - self.target_grid[:, :-1]

@@ -28,7 +28,7 @@ class Delta(Objective):
         return {"delta": mean_over_masks([self._term(view) for view in views])}
 
     def _term(self, view: Latents) -> Term:
-        return masked_mean((view.context_change - view.target_change.detach()).abs(), view.valid_pairs)
+        return masked_mean((view.context_change - view.clip.target_change.detach()).abs(), view.valid_pairs)
 
 
 @register("temporal_contrast")
@@ -46,7 +46,7 @@ class TemporalContrast(Objective):
 
     def _term(self, view: Latents) -> Term:
         student = view.context_grid[:, :-1].flatten(-2)
-        target = view.target_grid.detach().flatten(-2)
+        target = view.clip.target_grid.detach().flatten(-2)
         same = F.cosine_similarity(student, target[:, :-1], dim=-1)
         later = F.cosine_similarity(student, target[:, 1:], dim=-1)
         return masked_mean(F.relu(self.margin - same + later), view.valid_pairs)
@@ -72,7 +72,7 @@ class Spectral(Objective):
         if view.grid.steps < SPECTRAL_MIN_STEPS:
             tubes = torch.zeros_like(tubes)
         student = torch.fft.rfft(view.context_grid, dim=1)
-        target = torch.fft.rfft(view.target_grid.detach(), dim=1)
+        target = view.clip.target_spectrum.detach()
         weights = torch.linspace(*SPECTRAL_RANGE, student.shape[1], device=tubes.device)
         # The modulus has no gradient at 0, where hidden tubes lie: keep them away from it.
         difference = torch.where(tubes[:, None, :, None, None], student - target, torch.ones_like(target))

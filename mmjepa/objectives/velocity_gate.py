@@ -29,7 +29,7 @@ class VelocityGate(Objective):
         return {"velocity_gate": mean_over_masks([self._term(view) for view in views])}
 
     def _term(self, view: Latents) -> Term:
-        speed = view.target_change.detach().flatten(-2).norm(dim=-1)  # B, T'-1, S
+        speed = view.clip.target_speed.detach()
         if speed.shape[1] == 0:
             return masked_mean(view.context_change.abs(), view.valid_pairs)
         slow = speed <= torch.quantile(speed, self.percentile, dim=-1, keepdim=True)

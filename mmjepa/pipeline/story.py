@@ -75,10 +75,10 @@ class PipelineConfig:
         if not self.measures:
             raise UserError(f"measures needs at least one entry of {', '.join(MEASURES)}")
         if self.variants != MISSING and self.experiments != MISSING:
-            known = {path.stem for path in (CONFIG_DIR / "experiment" / self.experiments).glob("*.yaml")} - {"common"}
-            if missing := [name for name in (*self.variants, *self.once) if name not in known]:
+            there = {path.stem for path in (CONFIG_DIR / "experiment" / self.experiments).glob("*.yaml")} - {"common"}
+            if missing := [name for name in (*self.variants, *self.once) if name not in there]:
                 raise UserError(
-                    f"variants: no experiment {self.experiments}/{missing[0]}; there are {', '.join(sorted(known))}"
+                    f"variants: no experiment {self.experiments}/{missing[0]}; there are {', '.join(sorted(there))}"
                 )
         if strange := [name for name in self.factors if name not in (*self.variants, *self.once)]:
             raise UserError(f"factors: {strange[0]} stands neither in variants nor in once (factors=[] probes none)")

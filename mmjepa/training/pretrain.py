@@ -22,7 +22,7 @@ from mmjepa.errors import UserError
 from mmjepa.masking import MaskingConfig, MaskSet, draw_masks, motion_map
 from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa, normalise_levels, standardise_clip
 from mmjepa.models.transformer import Block
-from mmjepa.objectives import Composite, Latents, ObjectiveConfig
+from mmjepa.objectives import ClipTargets, Composite, Latents, ObjectiveConfig
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.cost import MaskLengths, clip_flops, head_weights
 from mmjepa.training.ema import EmaTeacher
@@ -104,16 +104,15 @@ class PretrainTask(Task):
             if self.parts.objective.targets == "clip_standardised":
                 target = standardise_clip(target)
         predictions = self.student(clips.pixels, masks)
+        shared = ClipTargets(target, clips.pixels, grid)
         views = [
             Latents(
                 context=prediction.context,
                 context_index=mask.context,
                 target_index=mask.target,
-                target=target,
                 predicted_target=prediction.at_target,
                 predicted_context=prediction.at_context,
-                pixels=clips.pixels,
-                grid=grid,
+                clip=shared,
             )
             for mask, prediction in zip(masks, predictions, strict=True)
         ]

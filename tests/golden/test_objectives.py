@@ -16,7 +16,7 @@ from golden import golden_files, load
 from torch import Tensor
 
 from mmjepa.models import ModelConfig, TokenGrid, normalise_levels
-from mmjepa.objectives import Composite, FactorConfig, Latents, ObjectiveConfig
+from mmjepa.objectives import ClipTargets, Composite, FactorConfig, Latents, ObjectiveConfig
 from mmjepa.objectives.jepa import context_distance
 from mmjepa.objectives.sigreg import epps_pulley
 
@@ -144,16 +144,15 @@ def latents(
     levels = (meta["levels"], meta["embed_dim"])
     target = normalise_levels(leaf["h_raw"].unflatten(-1, levels))
     grid = TokenGrid(*meta["grid"], tubelet=meta["tubelet"], patch=meta["patch"])
+    shared = ClipTargets(target if no_teacher else target.detach(), torch.from_numpy(golden["in/clip"]).float(), grid)
     return [
         Latents(
             context=leaf[f"z_context_{mask}"].unflatten(-1, levels),
             context_index=torch.from_numpy(golden[f"in/context_index_{mask}"]),
             target_index=torch.from_numpy(golden[f"in/target_index_{mask}"]),
-            target=target if no_teacher else target.detach(),
             predicted_target=leaf[f"pred_target_{mask}"].unflatten(-1, levels),
             predicted_context=leaf[f"pred_context_{mask}"].unflatten(-1, levels),
-            pixels=torch.from_numpy(golden["in/clip"]).float(),
-            grid=grid,
+            clip=shared,
         )
         for mask in MASKS
     ]

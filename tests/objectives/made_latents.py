@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmjepa.models import ModelConfig, TokenGrid
-from mmjepa.objectives import FactorConfig, Latents, build_objective
+from mmjepa.objectives import ClipTargets, FactorConfig, Latents, build_objective
 from mmjepa.objectives.base import Objective, Shape
 
 STEPS, SIDE, LEVELS, WIDTH = 4, 2, 2, 6
@@ -47,11 +47,9 @@ def make(student: Tensor, target: Tensor, pixels: Tensor, visible: Tensor) -> La
         context=rows(student, context),
         context_index=context,
         target_index=hidden,
-        target=target.flatten(1, 2),
         predicted_target=rows(guess, hidden),
         predicted_context=rows(guess, context),
-        pixels=pixels,
-        grid=GRID,
+        clip=ClipTargets(target.flatten(1, 2), pixels, GRID),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmjepa.masking import BlockMask, MaskingConfig, draw_masks
 from mmjepa.models import ModelConfig, PredictorConfig, build_video_jepa, normalise_levels
-from mmjepa.objectives import Composite, FactorConfig, Latents, ObjectiveConfig, registry
+from mmjepa.objectives import ClipTargets, Composite, FactorConfig, Latents, ObjectiveConfig, registry
 
 MODEL = ModelConfig("t", 24, 4, 2, frames=8, resolution=64, patch=16, predictor=PredictorConfig(24, 2, 2))
 MASKS = MaskingConfig("m", "random", {"short": BlockMask(2, (0.15, 0.15)), "other": BlockMask(1, (0.3, 0.3))})
@@ -39,9 +39,9 @@ def terms_and_gradients(rows: slice) -> tuple[dict[str, Tensor], dict[str, Tenso
         for m in draw_masks(MASKS, grid, CLIPS, torch.Generator().manual_seed(0))
     ]
     pixels = pixels[rows]
-    target = normalise_levels(teacher(pixels)).detach()
+    shared = ClipTargets(normalise_levels(teacher(pixels)).detach(), pixels, grid)
     views = [
-        Latents(p.context, m.context, m.target, target, p.at_target, p.at_context, pixels, grid)
+        Latents(p.context, m.context, m.target, p.at_target, p.at_context, shared)
         for p, m in zip(student(pixels, masks), masks, strict=True)
     ]
     _, terms = composite(views, progress=1.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmjepa.config import CONFIG_DIR, load_config
 from mmjepa.masking import BlockMask, MaskingConfig, draw_masks
 from mmjepa.models import ModelConfig, PredictorConfig, VideoJEPA, build_video_jepa, normalise_levels
-from mmjepa.objectives import Composite, FactorConfig, Latents, ObjectiveConfig, registry
+from mmjepa.objectives import ClipTargets, Composite, FactorConfig, Latents, ObjectiveConfig, registry
 from mmjepa.training.program import TrainConfig
 
 MODEL = ModelConfig("t", 24, 4, 2, frames=8, resolution=64, patch=16, predictor=PredictorConfig(24, 2, 2))
@@ -45,9 +45,9 @@ def step(config: ObjectiveConfig, pixels: Tensor) -> tuple[VideoJEPA, torch.nn.M
     composite = Composite(config, MODEL)
     grid = student.encoder.grid_of(pixels)
     masks = draw_masks(MASKS, grid, len(pixels), torch.Generator().manual_seed(0))
-    target = normalise_levels(teacher(pixels)).detach()
+    shared = ClipTargets(normalise_levels(teacher(pixels)).detach(), pixels, grid)
     views = [
-        Latents(p.context, m.context, m.target, target, p.at_target, p.at_context, pixels, grid)
+        Latents(p.context, m.context, m.target, p.at_target, p.at_context, shared)
         for p, m in zip(student(pixels, masks), masks, strict=True)
     ]
     return student, teacher, composite, composite(views, progress=1.0)[1]
@@ -144,9 +144,9 @@ def test_terms_of_a_batch_do_not_depend_on_the_order_of_its_clips() -> None:
 
     def total(rows: Tensor) -> Tensor:
         chosen = [type(m)(m.context[rows], m.target[rows]) for m in masks]
-        target = normalise_levels(teacher(pixels[rows])).detach()
+        shared = ClipTargets(normalise_levels(teacher(pixels[rows])).detach(), pixels[rows], grid)
         views = [
-            Latents(p.context, m.context, m.target, target, p.at_target, p.at_context, pixels[rows], grid)
+            Latents(p.context, m.context, m.target, p.at_target, p.at_context, shared)
             for p, m in zip(student(pixels[rows], chosen), chosen, strict=True)
         ]
         return composite(views, progress=1.0)[0]

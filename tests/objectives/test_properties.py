@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -214,7 +215,7 @@ def test_relative_temperature_against_loops() -> None:
         errors = [float((student[b, t, s].double() / 2).abs().mean()) for t, s in hidden]
         mean = sum(errors) / len(errors)
         spread = (sum((error - mean) ** 2 for error in errors) / len(errors)) ** 0.5
-        weights = [2.718281828459045 ** (error / spread) for error in errors]
+        weights = [math.exp(error / spread) for error in errors]
         expected.append(sum(w * e for w, e in zip(weights, errors, strict=True)) / sum(weights))
     value = terms_of("hard_region-relative", make(student, target, pixels, visible))["hard_region"].value
     assert float(value) == pytest.approx(sum(expected) / 2, rel=1e-4)
@@ -251,4 +252,53 @@ def test_grids_and_pairs_are_made_once_however_many_objectives_look() -> None:
         return made.count
 
     looking = ["delta", "factorised", "latent_dynamics", "temporal_contrast", "velocity_gate", "action", "spectral"]
-    assert scatters(looking) == scatters(["delta"]) > 0
+    assert scatters([*looking, "kinematic", "hamiltonian"]) == scatters(["delta"]) > 0
+    view = make(*random_grids(2), half_visible(2))
+    for shared, names in (
+        (view, ("visible", "targeted", "valid_pairs", "hidden_next", "context_grid", "context_change")),
+        (view.clip, ("target_grid", "target_change", "target_speed", "target_spectrum", "colour_change")),
+    ):
+        assert all(getattr(shared, name) is getattr(shared, name) for name in names)
+
+
+def test_corrected_kinematic_against_loops() -> None:
+    (student, target, pixels), visible = random_grids(2), half_visible(2)
+    view = make(student, target, pixels, visible)
+    for order, penalty in ((1, "l1"), (2, "l1"), (2, "huber")):
+        found = []
+        for b, t, s in ((b, t, s) for b in range(2) for t in range(STEPS - order) for s in range(PLACES)):
+            if visible[b, t : t + order + 1, s].all():
+                step = student[b, t : t + order + 1, s].double()
+                difference = step[1] - step[0] if order == 1 else step[2] - 2 * step[1] + step[0]
+                size = difference.abs().flatten()
+                small = torch.minimum(size, torch.full_like(size, 0.1))
+                found.append((size if penalty == "l1" else small**2 / 2 + 0.1 * (size - small)).mean())
+        value = objective("kinematic", order=order, penalty=penalty)([view])["kinematic"].value
+        assert float(value) == pytest.approx(float(torch.stack(found).mean()), rel=1e-4)
+
+
+def test_sigreg_leaves_out_the_number_of_samples_and_its_reference_does_not() -> None:
+    view = make(*random_grids(3), half_visible(3))
+    corrected, reference = (
+        float(objective("sigreg", slices=64, semantics=semantics)([view, view])["sigreg"].value)
+        for semantics in ("corrected", "reference")
+    )
+    assert reference == pytest.approx(corrected * 2 * 3 * (STEPS * PLACES // 2), rel=1e-4)
+
+
+def test_relative_weights_of_latent_dynamics_against_loops() -> None:
+    (student, target, pixels), visible = random_grids(3), half_visible(3)
+    head = objective("latent_dynamics").head.requires_grad_(False)
+    errors = [
+        float((head(student[b, t, s].flatten()) - (target[b, t + 1, s] - target[b, t, s]).flatten()).abs().mean())
+        for b in range(3)
+        for t in range(STEPS - 1)
+        for s in range(PLACES)
+        if visible[b, t, s] and visible[b, t + 1, s]
+    ]
+    mean = sum(errors) / len(errors)
+    spread = (sum((error - mean) ** 2 for error in errors) / len(errors)) ** 0.5
+    weights = [math.exp(error / (0.5 * spread)) for error in errors]
+    expected = sum(w * e for w, e in zip(weights, errors, strict=True)) / sum(weights)
+    value = terms_of("latent_dynamics-hard", make(student, target, pixels, visible))["latent_dynamics"].value
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
