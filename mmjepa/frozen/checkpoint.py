@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from mmjepa.digest import file_sha256
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig, PredictorConfig, VideoJEPA, build_video_jepa
+from mmjepa.objectives import FactorConfig
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -25,13 +26,13 @@ CONFIG_FILE = "config.json"
 class ExportedEncoder:
     """A model as training exported it, with the pixel normalisation it was trained on and its pretraining seed.
 
-    ``targets`` is what its predictor was trained towards (see ``ObjectiveConfig.targets``), ``appearance_share`` where
-    the factor split runs (see ``FactorConfig``).
+    ``targets`` is what its predictor was trained towards (see ``ObjectiveConfig.targets``), ``factors`` how its
+    channels were split.
     """
 
     model: VideoJEPA
     targets: str
-    appearance_share: float
+    factors: FactorConfig
     fingerprint: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -50,7 +51,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
         model_config = ModelConfig(**{**settings, "predictor": PredictorConfig(**settings["predictor"])})
         mean, std, seed = _triple(config["mean"]), _triple(config["std"]), config["seed"]
         targets = str(config["objective"]["targets"])
-        share = float(config["objective"]["factors"]["appearance_share"])
+        factors = FactorConfig(**config["objective"]["factors"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG_FILE} is not the config of an exported encoder: {error!r}") from error
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: nobody's random numbers move
@@ -62,7 +63,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
         raise UserError(f"the weights in {folder} do not fit their config: {reason}") from error
     # Pixel statistics and targets too: the same weights give other features with them.
     fingerprint = fingerprint_of(file_sha256(folder / WEIGHTS_FILE), config["model"], mean, std, targets)
-    return ExportedEncoder(model, targets, share, fingerprint, mean, std, seed)
+    return ExportedEncoder(model, targets, factors, fingerprint, mean, std, seed)
 
 
 def fingerprint_of(*parts: Any) -> str:

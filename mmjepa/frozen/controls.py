@@ -25,7 +25,7 @@ def untrained_like(exported: ExportedEncoder, seed: int) -> ExportedEncoder:
     return ExportedEncoder(
         model=model,
         targets=exported.targets,
-        appearance_share=exported.appearance_share,
+        factors=exported.factors,
         fingerprint=fingerprint_of(
             "random_init",
             torch.__version__,

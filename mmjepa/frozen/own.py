@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmjepa.errors import UserError
 from mmjepa.frozen.checkpoint import ExportedEncoder, fingerprint_of
 from mmjepa.frozen.protocol import (
     FrozenSpec,
@@ -16,7 +17,6 @@ from mmjepa.frozen.protocol import (
     step_tokens,
 )
 from mmjepa.models import ClipStatistics, VideoJEPA, normalise_levels
-from mmjepa.objectives.factors import appearance_channels
 
 LEVELS = ("last", "all")
 FACTORS = ("all", "appearance", "dynamics")
@@ -27,8 +27,7 @@ class FrozenVideoJEPA:
     """An exported Video-JEPA (encoder and predictor) behind the frozen protocol.
 
     ``levels``: ``last`` is the representation (D channels), ``all`` concatenates the output levels. ``factor`` keeps
-    the appearance (first) or dynamics (other) channels of each level: the within-level factor split, with the share of
-    channels that training gave to appearance.
+    the appearance or the dynamics channels, split as training split them; a split across levels needs all of them.
     ``precision`` bf16 runs matrix products in bfloat16; tokens come back in float32 either way.
     """
 
@@ -43,11 +42,16 @@ class FrozenVideoJEPA:
     ) -> None:
         self.model: VideoJEPA = exported.model.to(device).eval().requires_grad_(False)
         self.clip_standardised = exported.targets == "clip_standardised"
-        self.levels, self.precision, self.device = levels, precision, torch.device(device)
+        self.levels, self.factor, self.precision, self.device = levels, factor, precision, torch.device(device)
+        self.factors = exported.factors
+        if factor != "all" and levels == "last" and exported.factors.split == "across_levels":
+            raise UserError(
+                f"encoder.factor={factor}: this encoder's factors are split across levels; give encoder.levels=all"
+            )
         config = self.model.config
-        cut = appearance_channels(config.width, exported.appearance_share)
-        self._channels = {"all": slice(None), "appearance": slice(0, cut), "dynamics": slice(cut, None)}[factor]
-        width = len(range(config.width)[self._channels]) * (config.levels if levels == "all" else 1)
+        count = config.levels if levels == "all" else 1
+        dynamics = exported.factors.dynamics_channels(count, config.width)
+        width = {"all": count * config.width, "appearance": count * config.width - dynamics, "dynamics": dynamics}
         self._spec = FrozenSpec(
             name=name,
             fingerprint=fingerprint_of(exported.fingerprint, levels, factor, precision),
@@ -57,7 +61,7 @@ class FrozenVideoJEPA:
             patch=config.patch,
             mean=exported.mean,
             std=exported.std,
-            width=width,
+            width=width[factor],
             supports=frozenset(("mask", "predict")),
             pretrain_seed=exported.seed,
         )
@@ -106,7 +110,9 @@ class FrozenVideoJEPA:
         """Levels (B, N, L, D) -> the chosen levels and factor (B, N, width)."""
         if self.levels == "last":
             levels = levels[:, :, -1:]
-        return levels[..., self._channels].flatten(2)
+        return (
+            levels.flatten(2) if self.factor == "all" else self.factors.divide(levels)[FACTORS.index(self.factor) - 1]
+        )
 
 
 def to_encoder_scale(predicted: Tensor, context: Tensor) -> Tensor:

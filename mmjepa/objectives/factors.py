@@ -32,19 +32,17 @@ class FactorConfig:
     def divide(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (..., L, D) -> appearance (..., Ca) and dynamics (..., Cd), level-major, Ca + Cd = L * D."""
         if self.split == "within_level":
-            cut = appearance_channels(tokens.shape[-1], self.appearance_share)
+            cut = self._cut(tokens.shape[-1])
             return tokens[..., :cut].flatten(-2), tokens[..., cut:].flatten(-2)
         flat = tokens.flatten(-2)
-        cut = appearance_channels(flat.shape[-1], self.appearance_share)
+        cut = self._cut(flat.shape[-1])
         return flat[..., :cut], flat[..., cut:]
 
     def dynamics_channels(self, levels: int, width: int) -> int:
         """Cd: channels of the dynamics factor over all levels."""
         if self.split == "within_level":
-            return levels * (width - appearance_channels(width, self.appearance_share))
-        return levels * width - appearance_channels(levels * width, self.appearance_share)
+            return levels * (width - self._cut(width))
+        return levels * width - self._cut(levels * width)
 
-
-def appearance_channels(channels: int, share: float) -> int:
-    """Channels of the appearance factor, at least one, of ``channels`` that are split."""
-    return max(1, int(channels * share))
+    def _cut(self, channels: int) -> int:
+        return max(1, int(channels * self.appearance_share))

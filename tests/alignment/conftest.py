@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mean": [0.4, 0.4, 0.4],
         "std": [0.2, 0.2, 0.2],
         "seed": 7,
-        "objective": {"targets": "level", "factors": {"appearance_share": 0.5}},
+        "objective": {"targets": "level", "factors": {"split": "within_level", "appearance_share": 0.5}},
     }
     export_encoder(folder, model.encoder, model.predictor, torch.nn.Module(), facts)
     return folder

@@ -28,7 +28,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mean": [0.4, 0.5, 0.6],
         "std": [0.2, 0.25, 0.3],
         "seed": 7,
-        "objective": {"targets": "level", "factors": {"appearance_share": 0.25}},
+        "objective": {"targets": "level", "factors": {"split": "within_level", "appearance_share": 0.25}},
     }
     export_encoder(folder, model.encoder, model.predictor, torch.nn.Module(), facts)
     return folder

@@ -60,7 +60,20 @@ def test_levels_and_factors_are_slices_of_the_same_tokens(
     assert torch.equal(everything, levels.flatten(2))
     dynamics = build_encoder(own(export, levels="all", factor="dynamics"))
     assert torch.equal(dynamics.encode(pixels).tokens.flatten(1, 2), levels[..., WIDTH // 4 :].flatten(2))
+    appearance = build_encoder(own(export, factor="appearance"))
+    assert torch.equal(appearance.encode(pixels).tokens.flatten(1, 2), levels[:, :, -1, : WIDTH // 4])
+    assert appearance.spec.width == WIDTH // 4
     assert dynamics.spec.width == 4 * (WIDTH - WIDTH // 4)  # a quarter of the channels were trained as appearance
+
+
+def test_factors_split_across_levels_are_read_from_all_levels_or_refused(export: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(export, tmp_path / "encoder")
+    facts = json.loads((folder / "config.json").read_text())
+    facts["objective"]["factors"] = {"split": "across_levels", "appearance_share": 0.5}
+    (folder / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="levels=all"):
+        build_encoder(own(folder, factor="appearance"))
+    assert build_encoder(own(folder, levels="all", factor="appearance")).spec.width == 2 * WIDTH
 
 
 @pytest.mark.parametrize("fill", ["mask", "predict"])
