@@ -50,6 +50,24 @@ def test_the_hard_regions_of_both_losses_have_one_temperature() -> None:
         assert config.objectives["latent_dynamics"]["hard_region_temperature"] == 0.7
 
 
+def test_the_regimes_draw_and_mask_as_published() -> None:
+    """Sampling weights and mask geometry of the reference specification (sections 0 and 2.4)."""
+    weights = {"ucf101": 0.2, "ssv2": 0.6, "imagenet100": 0.2}
+    for regime, sources in (("mixed", weights), ("ucf101", {"ucf101": 1.0})):
+        config = load_config("train", TrainConfig, [f"experiment={regime}/baseline", "run=unused"])
+        assert config.data is not None
+        assert config.masking is not None
+        assert {name: source.weight for name, source in config.data.sources.items()} == sources
+        geometry = [(m.blocks, *m.spatial_scale, *m.aspect, *m.temporal_scale) for m in config.masking.masks.values()]
+        assert geometry == [(8, 0.15, 0.15, 0.75, 1.5, 1.0, 1.0), (2, 0.7, 0.7, 0.75, 1.5, 1.0, 1.0)]
+    config = load_config("train", TrainConfig, ["experiment=ucf101/future_predictive", "run=unused"])
+    assert config.masking is not None
+    future = [
+        (m.blocks, m.spatial_scale[0], m.max_temporal_keep, m.full_complement) for m in config.masking.masks.values()
+    ]
+    assert future == [(4, 0.15, 0.5, True), (1, 0.7, 0.5, True)]
+
+
 @pytest.mark.parametrize("regime", PUBLISHED)
 def test_every_published_row_has_an_experiment_of_its_name_and_one_on_sprites(regime: str) -> None:
     rows = set(PUBLISHED[regime].split())
@@ -210,6 +228,7 @@ JEPA = "objective.objectives.jepa.weights"
         ("optimizer.weight_decay=-1", "weight_decay must not be negative"),
         ("model.mlp_ratio=0", "mlp_ratio must be above 0"),
         (f"{JEPA}.context={{value: abc}}", "context.value must be a number"),
+        (f"{JEPA}.context={{value: true}}", "context.value must be a number"),
         (f"{JEPA}.context={{value: 1, ramp: 3}}", "two rising numbers"),
         (f"{JEPA}.context={{value: 1, ramp: [a, b]}}", "two rising numbers"),
         ("objective=hw objective.objectives.hard_region.temperature=0", "temperature must be above 0"),

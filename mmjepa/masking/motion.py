@@ -42,8 +42,8 @@ class MotionGuidance:
 def motion_map(pixels: Tensor, grid: TokenGrid, semantics: str) -> Tensor:
     """Motion per token, (B, T', H', W') float32, at most 1 under corrected semantics, of clips (B, 3, T, H, W).
 
-    A still, or a clip in which nothing changes, has a map of zeros: its blocks are drawn uniformly. ``pixels`` are all
-    clips of a rank. Raises UserError if the reference's scaling is impossible for them.
+    A still, or a clip in which nothing changes, has a map of zeros: its blocks are drawn uniformly. ``pixels`` are
+    the clips of a group. Raises ValueError if the reference's scaling is impossible for them.
     """
     batch, _, frames = pixels.shape[:3]
     if frames == 1:
@@ -55,10 +55,7 @@ def motion_map(pixels: Tensor, grid: TokenGrid, semantics: str) -> Tensor:
         return cells / cells.flatten(1).amax(dim=1).clamp(min=SCORE_FLOOR)[:, None, None, None]
     cells = F.interpolate(change, size=grid.shape, mode="trilinear", align_corners=False)[:, 0]
     if batch != grid.steps:
-        raise UserError(
-            f"masking.motion.semantics=reference scales step t by clip t: it needs {grid.steps} clips per rank and "
-            f"step, not {batch}"
-        )
+        raise ValueError(f"reference semantics scale step t by clip t: they need {grid.steps} clips, not {batch}")
     return cells / cells.flatten(1).amax(dim=1).clamp(min=SCORE_FLOOR)[:, None, None]
 
 

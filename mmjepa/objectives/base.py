@@ -102,15 +102,18 @@ class Weight:
             return cls(float(raw))
         if not isinstance(raw, Mapping) or not set(raw) <= {"value", "ramp", "anneal"} or "value" not in raw:
             raise UserError(f"objective: {where} must be a number or a mapping of value, ramp, anneal; not {raw!r}")
-        if not isinstance(raw["value"], (int, float)):
+        if not isinstance(raw["value"], (int, float)) or isinstance(raw["value"], bool):
             raise UserError(f"objective: {where}.value must be a number, not {raw['value']!r}")
+        anneal = raw.get("anneal", False)
+        if not isinstance(anneal, bool):
+            raise UserError(f"objective: {where}.anneal must be true or false, not {anneal!r}")
         ramp = raw.get("ramp")
         if ramp is not None:
             numbers = isinstance(ramp, Sequence) and all(isinstance(one, (int, float)) for one in ramp)
             if not (numbers and len(ramp) == 2 and 0 <= ramp[0] < ramp[1] <= 1):
                 raise UserError(f"objective: {where}.ramp must be two rising numbers in [0, 1], not {ramp!r}")
             ramp = (float(ramp[0]), float(ramp[1]))
-        return cls(float(raw["value"]), ramp, bool(raw.get("anneal", False)))
+        return cls(float(raw["value"]), ramp, anneal)
 
 
 @dataclass

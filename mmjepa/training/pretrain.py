@@ -91,8 +91,20 @@ class PretrainTask(Task):
         self.quarantine = Quarantine(Path(config.run) / f"quarantine-{dist.get_rank()}.jsonl")
         micro_batch = config.batch_size // (dist.get_world_size() * config.accumulation)
         self._group = parts.masking.group_size(config.batch_size, micro_batch)
+        self._check_motion(config.batch_size // dist.get_world_size())
         self._health_clips: Tensor | None = None
         self._head_weights = head_weights(self.objective)
+
+    def _check_motion(self, clips: int) -> None:
+        """Raises UserError if a rank's ``clips`` of a step cannot be scaled as the reference scales motion."""
+        guidance, steps = self.parts.masking.motion, self.parts.model.grid().steps
+        if guidance is None or guidance.semantics == "corrected":
+            return
+        if self._group != steps or clips % self._group:
+            raise UserError(
+                f"masking.motion.semantics=reference scales step t by clip t: it needs masking.group={steps}, whole "
+                f"groups on every rank (not {self._group}, of {clips} clips)"
+            )
 
     def losses(self, batch: PretrainBatch) -> dict[str, Tensor]:
         """See :meth:`Task.losses`; terms are named by the objectives, unweighted."""
@@ -169,7 +181,8 @@ class PretrainTask(Task):
         guidance = self.parts.masking.motion
         if guidance is None:
             return None
-        mine = motion_map(clips.pixels, grid, guidance.semantics).to(self.device)
+        groups = clips.pixels.split(self._group)
+        mine = torch.cat([motion_map(group, grid, guidance.semantics) for group in groups]).to(self.device)
         parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, mine)
         return torch.cat(parts).cpu()

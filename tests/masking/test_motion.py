@@ -109,7 +109,7 @@ def test_reference_map_scales_step_t_of_every_clip_by_the_maximum_of_clip_t() ->
     reference = motion_map(clips()[:3], grid, "reference")
     assert reference[1, 0].max() > 1e4
     assert reference[1, 1:].max() <= 1 + 1e-5
-    with pytest.raises(UserError, match="needs 3 clips per rank and step, not 8"):
+    with pytest.raises(ValueError, match="need 3 clips, not 8"):
         motion_map(clips(), GRID, "reference")
 
 

@@ -30,6 +30,10 @@ def test_weight_schedules() -> None:
         ({"jepa": {"weights": {"predict": 1.0}}}, "give weights.context"),
         ({"jepa": {"weights": {"predict": 1.0, "contxt": 1.0}}}, "no term 'contxt'"),
         ({"jepa": {"weights": {"predict": 1.0, "context": {"value": 1, "ramp": [1, 0]}}}}, "two rising numbers"),
+        (
+            {"jepa": {"weights": {"predict": 1.0, "context": {"value": 1, "anneal": "no"}}}},
+            "anneal must be true or false",
+        ),
         ({"jepa": JEPA, "latent_dynamics": {"weights": {"latent_dynamics": 1}, "inputs": "some"}}, "all, dynamics"),
         ({}, "at least one objective"),
     ],

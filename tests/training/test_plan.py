@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from mmjepa.config import load_config
 from mmjepa.data.samples import ClipBatch
 from mmjepa.errors import UserError
 from mmjepa.models import transformer
+from mmjepa.objectives import Latents
 from mmjepa.training.benchmark import BenchmarkConfig, SyntheticTask
 from mmjepa.training.cost import MaskLengths, Parameters, clip_activation_bytes, state_bytes
 from mmjepa.training.launch import device
@@ -141,3 +142,29 @@ def test_dry_run_tells_the_plan_and_starts_nothing(tmp_path: Path, capsys: pytes
         list(plan(config, PretrainParts(**config.parts()), 4))
     with pytest.raises(UserError, match="dry_run=0"):
         load_config("train", TrainConfig, [*settings, "dry_run=0"])
+
+
+@pytest.mark.parametrize("ema", [(), ("ema=null",)], ids=["teacher", "no teacher"])
+def test_targets_carry_no_gradient_with_a_teacher_and_without(
+    one_rank: None, tmp_path: Path, ema: tuple[str, ...]
+) -> None:
+    task, batch = synthetic(tmp_path, "model=nano", "precision=fp32", *ema)
+    seen: list[Latents] = []
+    whole = task.objective.forward
+
+    def look(views: Sequence[Latents], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.extend(views)
+        return whole(views, progress)
+
+    task.objective.forward = look  # type: ignore[method-assign]
+    task.losses(batch)["loss"].backward()
+    assert seen
+    assert all(view.context.requires_grad and not view.clip.target.requires_grad for view in seen)
+    assert all(parameter.grad is None for module in task.frozen_modules() for parameter in module.parameters())
+
+
+def test_published_motion_maps_need_groups_of_as_many_clips_as_steps(one_rank: None, tmp_path: Path) -> None:
+    guided = ["model=nano", "masking=motion_guided", "masking.motion.semantics=reference", "precision=fp32"]
+    synthetic(tmp_path, *guided, "masking.group=4")
+    with pytest.raises(UserError, match=r"needs masking\.group=4"):
+        synthetic(tmp_path, *guided, "batch_size=8", "masking.group=8")
