@@ -7,10 +7,9 @@ Prints the median ratio of ``repeats`` pairs of steps per objective, with the lo
 
 from __future__ import annotations
 
-import torch
-
 from mmjepa.config import run_program, to_dict
 from mmjepa.evaluation.results import result_path, write_results
+from mmjepa.training.benchmark import machine
 from mmjepa.training.overhead import OverheadConfig, measure_overheads
 
 
@@ -22,7 +21,7 @@ def main(config: OverheadConfig) -> None:
         rows.append(row)
         print("{objective:22s} {ratio:.3f}  ({lowest:.3f} to {highest:.3f})".format(**row), flush=True)
     if out is not None:
-        write_results(out, "eval/benchmark_objectives.py", to_dict(config), rows, {"threads": torch.get_num_threads()})
+        write_results(out, "eval/benchmark_objectives.py", to_dict(config), rows, machine())
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ the same run. Under ``torchrun`` or ``deepspeed`` it times all ranks together.
 
 from __future__ import annotations
 
-import json
 import os
 
-from mmjepa.config import run_program
-from mmjepa.evaluation.results import result_path
-from mmjepa.training.benchmark import BenchmarkConfig, compare_with_transformers, measure_step
+from mmjepa.config import run_program, to_dict
+from mmjepa.evaluation.results import result_path, write_results
+from mmjepa.training.benchmark import BenchmarkConfig, compare_with_transformers, machine, measure_step
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -29,7 +28,7 @@ def main(config: BenchmarkConfig) -> None:
             continue
         print(f"{name:22s} {value:.4g}" if isinstance(value, float) else f"{name:22s} {value}")
     if out is not None:
-        out.write_text(json.dumps(figures, indent=1) + "\n")
+        write_results(out, "eval/benchmark_step.py", to_dict(config), [figures], machine())
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from mmjepa.errors import UserError
 from mmjepa.models.attention import attend_in_blocks, attend_written_out
+from mmjepa.training.timing import CLOCKS, take_turns
 
-WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+WAYS: dict[str, Attention] = {
     "written_out": attend_written_out,
     "fused": F.scaled_dot_product_attention,
     "blocks": attend_in_blocks,
 }
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 @dataclass
@@ -59,27 +61,28 @@ def _at_length(config: AttentionBenchmarkConfig, tokens: int) -> list[dict[str, 
     shape = (4, config.batch, config.heads, tokens, config.head_dim)
     *parts, gradient = torch.randn(shape, generator=generator).to(torch.bfloat16)
     leaves = [part.clone().requires_grad_() for part in parts]
-    clock = CLOCKS[config.clock]
-    forward: dict[str, list[float]] = {name: [] for name in WAYS}
-    both: dict[str, list[float]] = {name: [] for name in WAYS}
-    for turn in range(config.repeats + 1):
-        for name, attend in WAYS.items():
-            start = clock()
-            with torch.no_grad():
-                attend(*leaves)
-            between = clock()
-            torch.autograd.grad(attend(*leaves), leaves, gradient)
-            end = clock()
-            if turn:
-                forward[name].append(1e3 * (between - start))
-                both[name].append(1e3 * (end - between))
+    calls: dict[str, Callable[[], object]] = {}
+    for name, attend in WAYS.items():
+        calls[f"{name} forward"] = partial(_forward, attend, leaves)
+        calls[name] = partial(_forward_backward, attend, leaves, gradient)
+    times = take_turns(calls, 1, config.repeats, torch.device("cpu"), config.clock)
+    medians = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
     return [
         {
             "tokens": tokens,
             "way": name,
-            "forward_ms": statistics.median(forward[name]),
-            "forward_backward_ms": statistics.median(both[name]),
-            "ratio_to_written_out": statistics.median(both[name]) / statistics.median(both["written_out"]),
+            "forward_ms": medians[f"{name} forward"],
+            "forward_backward_ms": medians[name],
+            "ratio_to_written_out": medians[name] / medians["written_out"],
         }
         for name in WAYS
     ]
+
+
+def _forward(attend: Attention, leaves: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        attend(*leaves)
+
+
+def _forward_backward(attend: Attention, leaves: Sequence[Tensor], gradient: Tensor) -> None:
+    torch.autograd.grad(attend(*leaves), leaves, gradient)

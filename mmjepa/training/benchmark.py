@@ -6,7 +6,6 @@ import platform
 import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -21,13 +20,14 @@ from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig, build_video_jepa
 from mmjepa.training.cost import Parameters, clip_activation_bytes, clip_flops, state_bytes
 from mmjepa.training.engine import Trainer
-from mmjepa.training.flops import BACKWARD, flop_counter, measured_peak, synchronise, trunk_flops
+from mmjepa.training.flops import BACKWARD, flop_counter, measured_peak, trunk_flops
 from mmjepa.training.launch import device, processes
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask
 from mmjepa.training.program import PretrainConfig
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.task import Layout
+from mmjepa.training.timing import take_turns
 
 PROFILE_ROWS = 20
 
@@ -57,18 +57,6 @@ class BenchmarkConfig(PretrainConfig):
             raise UserError(f"against={self.against}: only transformers, or null")
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of every repeat."""
-
-    seconds: list[float]
-
-    @property
-    def median(self) -> float:
-        """Median seconds."""
-        return statistics.median(self.seconds)
-
-
 class SyntheticTask(PretrainTask):
     """Pretraining on one batch of random clips; masks are drawn anew for every step, as in training."""
 
@@ -95,12 +83,13 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
         task = SyntheticTask(here, PretrainParts(**here.parts()), device())
         trainer = Trainer(here, task, layout, run)
         batches = task.batches(0, layout)
-        timing = _timed(lambda: trainer.optimiser_step(next(batches)), config.warmup, config.repeats)
+        step = {"step": lambda: trainer.optimiser_step(next(batches))}
+        times = take_turns(step, config.warmup, config.repeats, device())["step"]
         flops, memory = trainer.flops / steps, _memory() - before
         counted = _counted(trainer, next(batches)) if config.count else {}
         shares = {"profile": _profiled(lambda: trainer.optimiser_step(next(batches)))} if config.profile else {}
         peak = measured_peak(torch.bfloat16 if config.precision == "bf16" else torch.float32, device())
-        seconds = timing.median
+        seconds = statistics.median(times)
         return {
             "model": config.model.name if config.model else None,
             "objective": config.objective.name if config.objective else None,
@@ -111,8 +100,8 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
             "parameters": sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad),
             "tokens_per_clip": task.parts.model.grid(task.parts.model.frames).size,
             "seconds_per_step": seconds,
-            "fastest": min(timing.seconds),
-            "slowest": max(timing.seconds),
+            "fastest": min(times),
+            "slowest": max(times),
             "clips_per_s": config.batch_size / seconds,
             "memory_gib": memory / 2**30,
             "gflop_per_step": flops / 1e9,
@@ -179,15 +168,7 @@ def compare_with_transformers(config: BenchmarkConfig) -> dict[str, Any]:
     def run_theirs() -> None:
         _forward_backward(theirs, lambda: theirs(by_frame).last_hidden_state, place, config.precision)
 
-    times: dict[str, list[float]] = {"ours": [], "transformers": []}
-    for turn in range(config.warmup + config.repeats):
-        for name, call in (("ours", run_ours), ("transformers", run_theirs)):
-            synchronise(place)
-            start = time.perf_counter()
-            call()
-            synchronise(place)
-            if turn >= config.warmup:
-                times[name].append(time.perf_counter() - start)
+    times = take_turns({"ours": run_ours, "transformers": run_theirs}, config.warmup, config.repeats, place)
     ours_s, theirs_s = (statistics.median(times[name]) for name in ("ours", "transformers"))
     tokens, model = config.model.grid(frames).size, config.model
     work = (1 + BACKWARD) * config.batch_size * trunk_flops(tokens, model.width, model.depth, model.mlp_ratio)
@@ -223,17 +204,6 @@ def _forward_backward(network: nn.Module, forward: Any, place: torch.device, pre
         out: Tensor = forward()
     out.float().square().mean().backward()
     network.zero_grad(set_to_none=True)
-
-
-def _timed(step: Any, warmup: int, repeats: int) -> Timing:
-    seconds = []
-    for _ in range(warmup + repeats):
-        synchronise(device())
-        start = time.perf_counter()
-        step()
-        synchronise(device())
-        seconds.append(time.perf_counter() - start)
-    return Timing(seconds[warmup:])
 
 
 def _memory() -> float:

@@ -79,5 +79,5 @@ def _run(settings: list[str]) -> dict[str, Any]:
         finished = subprocess.run(command, capture_output=True, text=True)
         if finished.returncode:
             raise UserError(f"{' '.join(settings)}: {(finished.stderr.strip().splitlines() or ['no message'])[-1]}")
-        figures: dict[str, Any] = json.loads(out.read_text())
+        figures: dict[str, Any] = json.loads(out.read_text())["rows"][0]
         return figures

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +15,12 @@ from mmjepa.config import load_config
 from mmjepa.errors import UserError
 from mmjepa.training.benchmark import SyntheticTask
 from mmjepa.training.engine import Trainer
-from mmjepa.training.flops import synchronise
 from mmjepa.training.launch import device, processes
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import PretrainConfig, TrainConfig
 from mmjepa.training.run_folder import RunFolder
 from mmjepa.training.task import Layout
+from mmjepa.training.timing import take_turns
 
 REFERENCE = "baseline"
 
@@ -42,6 +41,8 @@ class OverheadConfig(PretrainConfig):
         super().__post_init__()
         if self.warmup < 1 or self.repeats < 1 or not self.objectives:
             raise UserError("warmup, repeats and objectives need at least one each")
+        if REFERENCE in self.objectives:
+            raise UserError(f"objectives: {REFERENCE} is what they are compared with")
 
 
 @contextmanager
@@ -59,32 +60,28 @@ def _trainer(config: TrainConfig, objective: str, layout: Layout) -> Iterator[tu
 def measure_overheads(config: OverheadConfig) -> Iterator[dict[str, Any]]:
     """One row per objective: ``ratio`` is the median over pairs of steps on the same clips and masks. Seconds are the
     processor's on a CPU, the clock's on a GPU."""
-    pairs = config.warmup + config.repeats
-    config = replace(config, steps=max(pairs, config.optimizer.warmup_steps + 1))
+    config = replace(config, steps=max(config.warmup + config.repeats, config.optimizer.warmup_steps + 1))
+    # On a CPU the processor's seconds: other work on the machine then does not count.
+    clock = "processor" if device().type == "cpu" else "wall"
     with processes(config.accumulation) as layout, _trainer(config, REFERENCE, layout) as (plain_task, plain):
         for objective in config.objectives:
             with _trainer(config, objective, layout) as (task, trainer):
-                sides = [(plain, plain_task.batches(0, layout)), (trainer, task.batches(0, layout))]
-                times = [[_timed(side, next(batches)) for side, batches in sides] for _ in range(pairs)]
-            del task, trainer, sides
+                calls = {REFERENCE: _steps(plain, plain_task, layout), objective: _steps(trainer, task, layout)}
+                times = take_turns(calls, config.warmup, config.repeats, device(), clock)
+            del task, trainer, calls
             gc.collect()  # engines hold themselves in circles, and one is as large as its model and optimiser
-            kept = times[config.warmup :]
-            ratios = [ours / theirs for theirs, ours in kept]
+            ratios = [ours / theirs for theirs, ours in zip(times[REFERENCE], times[objective], strict=True)]
             yield {
                 "objective": objective,
                 "ratio": statistics.median(ratios),
                 "lowest": min(ratios),
                 "highest": max(ratios),
-                "baseline_seconds": statistics.median(theirs for theirs, _ in kept),
-                "seconds": statistics.median(ours for _, ours in kept),
+                "baseline_seconds": statistics.median(times[REFERENCE]),
+                "seconds": statistics.median(times[objective]),
             }
 
 
-def _timed(trainer: Trainer, batch: Any) -> float:
-    # On a CPU the processor's seconds: other work on the machine then does not count.
-    clock = time.process_time if device().type == "cpu" else time.perf_counter
-    synchronise(device())
-    start = clock()
-    trainer.optimiser_step(batch)
-    synchronise(device())
-    return clock() - start
+def _steps(trainer: Trainer, task: SyntheticTask, layout: Layout) -> Callable[[], None]:
+    """One training step per call, on the clips and masks that any other objective gets."""
+    batches = task.batches(0, layout)
+    return lambda: trainer.optimiser_step(next(batches))

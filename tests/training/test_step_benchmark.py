@@ -46,7 +46,7 @@ def test_program_prints_and_saves_figures_beside_transformers(tmp_path: Path) ->
     program = ROOT / "eval" / "benchmark_step.py"
     result = start(program, *SMALL, "repeats=3", "against=transformers", "profile=true", f"out={out}")
     assert result.returncode == 0, result.stderr
-    figures = json.loads(out.read_text())
+    (figures,) = json.loads(out.read_text())["rows"]
     assert figures["ratio"] == pytest.approx(figures["encoder_seconds"] / figures["transformers_seconds"])
     assert 0 < figures["share_of_peak"] < 1.5
     assert figures["fastest"] <= figures["seconds_per_step"] <= figures["slowest"]
