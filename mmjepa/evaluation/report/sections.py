@@ -103,7 +103,10 @@ def comparison_section(comparisons: Sequence[Comparison]) -> Section | None:
         difference = Estimate(one.difference.difference, one.difference.low, one.difference.high, one.seeds)
         label = f"{title_of(one.encoder)} − {title_of(one.other)}"
         table.add(label, ["lossy" if one.lossy else "clean", difference, f"{one.p_value:.3f}", str(one.seeds)])
-    note = "Hierarchical bootstrap over seeds and videos; both encoders see the same resampled videos."
+    note = (
+        "Both encoders see the same resampled videos. With one seed the bootstrap's interval; with several Student's t, "
+        "the variance between seeds beside that of the videos."
+    )
     return Section("comparisons", title, f'<p class="soft">{note}</p>{to_html(table)}', [table])
 
 
