@@ -104,8 +104,8 @@ def comparison_section(comparisons: Sequence[Comparison]) -> Section | None:
         label = f"{title_of(one.encoder)} − {title_of(one.other)}"
         table.add(label, ["lossy" if one.lossy else "clean", difference, f"{one.p_value:.3f}", str(one.seeds)])
     note = (
-        "Both encoders see the same resampled videos. With one seed the bootstrap's interval; with several Student's t, "
-        "the variance between seeds beside that of the videos."
+        "Both encoders see the same resampled videos. With one seed the bootstrap's interval; with several Student's "
+        "t, the variance between seeds beside that of the videos."
     )
     return Section("comparisons", title, f'<p class="soft">{note}</p>{to_html(table)}', [table])
 
