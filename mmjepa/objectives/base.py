@@ -123,12 +123,15 @@ class ObjectiveConfig:
     ``targets`` says what the teacher's tokens go through after the LayerNorm of each level: nothing (``level``, the
     paper's form), or the clip's mean token is taken off and the rest scaled to unit size (``clip_standardised``). The
     mean token holds what all tokens of a clip share, its ground above all; with it most of the loss is about that.
+    ``stop_gradient`` false lets the gradient into the targets, as the published runs without a teacher did (D4): their
+    easiest solution is one and the same token everywhere. A teacher's tokens never have a gradient.
     """
 
     name: str = "baseline"
     factors: FactorConfig = field(default_factory=FactorConfig)
     objectives: dict[str, Any] = field(default_factory=dict)
     targets: str = "level"
+    stop_gradient: bool = True
 
     def __post_init__(self) -> None:
         check_choice("objective: targets", self.targets, TARGETS)

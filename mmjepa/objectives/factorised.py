@@ -9,10 +9,7 @@ from torch import Tensor
 
 from mmjepa.objectives.base import Objective, Shape, register
 from mmjepa.objectives.latents import Latents
-from mmjepa.objectives.reductions import Term, global_sum, masked_mean, mean_over_masks
-
-DEVIATION_FLOOR = 1e-4
-"""Of tokens with values of order one."""
+from mmjepa.objectives.reductions import Term, global_sum, masked_mean, mean_over_masks, root_mean_square
 
 
 @register("factorised")
@@ -20,10 +17,10 @@ class Factorised(Objective):
     """``static``: mean absolute change in time of appearance channels at valid pairs. ``orthogonal``: mean squared
     covariance between appearance and dynamics channels over all visible tokens (reference specification 3.3).
 
-    Which channels are which is decided by ``factors`` of the objective configuration. ``scale_free``: every channel is
-    taken in units of its standard deviation over all visible tokens of the batch, so that neither term can be lowered
-    by shrinking channels (D11): ``static`` becomes a change relative to the channel's size, ``orthogonal`` a mean
-    squared correlation.
+    Which channels are which is decided by ``factors`` of the objective configuration; the published code cut between
+    layers (``factors.split: across_levels``, D3). ``scale_free``: neither term can be lowered by shrinking channels
+    (D11). ``static`` becomes the change in units of the channel's spread within clips, ``orthogonal`` a mean squared
+    correlation.
     """
 
     terms = ("static", "orthogonal")
@@ -40,28 +37,20 @@ class Factorised(Objective):
         }
 
     def _static(self, view: Latents) -> Term:
-        appearance, _ = self.factors.divide(view.context_change)
-        if self.scale_free:
-            appearance = appearance / channel_deviation(self._tokens(view)[0])
+        appearance, _ = self.factors.divide(view.scale_free_change if self.scale_free else view.context_change)
         return masked_mean(appearance.abs(), view.valid_pairs)
 
     def _orthogonal(self, view: Latents) -> Tensor:
-        appearance, dynamics = self._tokens(view)
+        appearance, dynamics = (factor.flatten(0, 1) for factor in self.factors.divide(view.context.float()))
         if self.scale_free:
             appearance, dynamics = (factor / channel_deviation(factor) for factor in (appearance, dynamics))
         return cross_covariance(appearance, dynamics).square().mean()
-
-    def _tokens(self, view: Latents) -> list[Tensor]:
-        """Both factors of all visible tokens: (B * K, Ca) and (B * K, Cd)."""
-        return [factor.flatten(0, 1) for factor in self.factors.divide(view.context.float())]
 
 
 def channel_deviation(tokens: Tensor) -> Tensor:
     """Standard deviation (C,) of each channel of tokens (n, C) over the rows of all ranks, with its gradient."""
     count = global_sum(torch.tensor(float(len(tokens)), device=tokens.device))
-    centred = tokens - global_sum(tokens.sum(dim=0)) / count
-    # Inside the root: a channel that does not vary has no gradient of infinite size.
-    return (global_sum(centred.square().sum(dim=0)) / count + DEVIATION_FLOOR**2).sqrt()
+    return root_mean_square(tokens - global_sum(tokens.sum(dim=0)) / count)
 
 
 def cross_covariance(a: Tensor, b: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from mmjepa.objectives.reductions import Term, masked_mean, mean_over_masks
 class Hamiltonian(Objective):
     """L1 of positions plus L1 of momenta after one step of size ``dt``, at valid pairs (specification 3.13).
 
-    The energy is an MLP over both halves; gradients through its gradient (second order) are kept.
+    The energy is an MLP over both halves; gradients through its gradient (second order) are kept. As published, except
+    that the halves are the factors of every level and not early and late layers (D3); with the published ``dt`` a step
+    changes little, and the term is close to a copy of the token onto the next target (D14).
     """
 
     terms = ("hamiltonian",)

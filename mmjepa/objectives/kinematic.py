@@ -22,8 +22,9 @@ INPUTS = ("all", "appearance")
 class Kinematic(Objective):
     """Mean penalty of the first (velocity) or second (acceleration) difference in time (specification 3.11).
 
-    ``corrected`` acts on the student's visible tokens. ``reference`` acts on the target branch over all tokens, which
-    trains nothing: targets never carry gradient here, with a teacher or without (D4, which is not reproduced).
+    ``corrected`` acts on the student's visible tokens; ``reference`` on the target branch over all tokens, which trains
+    something only where targets carry gradient (``stop_gradient: false`` of the objective configuration, without a
+    teacher; D4). ``scale_free``: differences are in units of each channel's spread within clips (D11).
     """
 
     terms = ("kinematic",)
@@ -35,6 +36,7 @@ class Kinematic(Objective):
         order: int = 1,
         delta: float = 0.1,
         inputs: str = "all",
+        scale_free: bool = False,
         semantics: str = "corrected",
     ) -> None:
         super().__init__()
@@ -45,6 +47,9 @@ class Kinematic(Objective):
         self.order, self.delta = order, delta
         self.inputs = check_choice("objective kinematic: inputs", inputs, INPUTS)
         self.semantics = check_choice("objective kinematic: semantics", semantics, SEMANTICS)
+        if scale_free and semantics == "reference":
+            raise UserError("objective kinematic: scale_free is about the student's tokens (semantics: corrected)")
+        self.scale_free = scale_free
         self.factors = shape.factors
 
     def forward(self, views: Sequence[Latents]) -> dict[str, Term]:
@@ -58,7 +63,8 @@ class Kinematic(Objective):
         valid = view.valid_pairs
         for _ in range(self.order - 1):
             valid = valid[:, 1:] & valid[:, :-1]
-        return masked_mean(self._penalise(self._difference(view.context_change)), valid)
+        change = view.scale_free_change if self.scale_free else view.context_change
+        return masked_mean(self._penalise(self._difference(change)), valid)
 
     def _difference(self, change: Tensor) -> Tensor:
         """The difference of the wanted order, from the first one (B, T'-1, S, L, D)."""

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from mmjepa.models import TokenGrid, gather_tokens
 from mmjepa.models.encoder import CHANNELS, patchify
+from mmjepa.objectives.reductions import root_mean_square
 
 
 @dataclass(frozen=True)
 class ClipTargets:
     """What all masks of a step share: the target encoder's tokens of whole clips, and the clips.
 
-    target (B, N, L, D): normalised per level; without gradient. pixels (B, 3, T, H, W): normalised.
+    target (B, N, L, D): normalised per level; without gradient unless ``stop_gradient`` is false. pixels
+    (B, 3, T, H, W): normalised.
     """
 
     target: Tensor
@@ -125,3 +127,18 @@ class Latents:
     def context_change(self) -> Tensor:
         """Student tokens at t+1 minus at t: (B, T'-1, S, L, D), meaningful at valid pairs only."""
         return self.context_grid[:, 1:] - self.context_grid[:, :-1]
+
+    @cached_property
+    def context_spread(self) -> Tensor:
+        """How far the student's tokens lie from their clip's mean token, per channel: (L, D), of the global batch.
+
+        The unit of scale-free changes. A channel that only tells clips apart has none, so that it cannot make the
+        changes of others look small.
+        """
+        tokens = self.context.float()
+        return root_mean_square((tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1))
+
+    @cached_property
+    def scale_free_change(self) -> Tensor:
+        """:attr:`context_change` in units of :attr:`context_spread`: shrinking a channel does not change it (D11)."""
+        return self.context_change / self.context_spread

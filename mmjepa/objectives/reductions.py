@@ -19,6 +19,9 @@ from torch import Tensor
 SPREAD_FLOOR = 1e-6
 """Of errors that are all alike: their softmax is uniform at any temperature far above their rounding errors."""
 
+DEVIATION_FLOOR = 1e-4
+"""Of tokens with values of order one."""
+
 
 class Term(NamedTuple):
     """A scalar loss term. ``valid`` is the share of masks that had anything to average (None: always all)."""
@@ -42,6 +45,13 @@ def global_sum(value: Tensor) -> Tensor:
 def global_max(value: Tensor) -> Tensor:
     """Maximum over ranks of a detached tensor."""
     return value if world_size() == 1 else _reduced(value, dist.ReduceOp.MAX)
+
+
+def root_mean_square(rows: Tensor) -> Tensor:
+    """Of rows (n, C...) over the rows of all ranks: (C...), above 0, with its gradient."""
+    count = global_sum(torch.tensor(float(len(rows)), device=rows.device))
+    # Inside the root: rows that are all zero have no gradient of infinite size.
+    return (global_sum(rows.square().sum(dim=0)) / count + DEVIATION_FLOOR**2).sqrt()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Term:

@@ -133,12 +133,13 @@ def _counted(trainer: Trainer, micro_batches: Sequence[PretrainBatch]) -> dict[s
     masks = expected_masks(parts.model, parts.masking, parts.masking.group_size(config.batch_size, micro), config.seed)
     parameters, grid = Parameters.of(parts.model, parts.objective), parts.model.grid()
     state = state_bytes(parameters, config.ema is not None, config.precision, config.deepspeed.stage, layout.world)
-    kept = micro * clip_activation_bytes(parts.model, grid, masks, config.precision)
-    planned = config.batch_size * clip_flops(parts.model, parameters.heads, grid, masks) / layout.world
+    stop_gradient = parts.objective.stop_gradient
+    kept = micro * clip_activation_bytes(parts.model, grid, masks, config.precision, stop_gradient)
+    flops = clip_flops(parts.model, parameters.heads, grid, masks, stop_gradient)
     return {
         "counted_gflop": counter.get_total_flops() / 1e9,
         "predicted_gflop": (trainer.flops - known) / layout.world / 1e9,
-        "planned_gflop": planned / 1e9,
+        "planned_gflop": config.batch_size * flops / layout.world / 1e9,
         "predicted_memory_gib": (state + kept) / 2**30,
     }
 

@@ -63,8 +63,12 @@ def head_weights(objective: nn.Module) -> int:
     return sum(module.weight.numel() for module in objective.modules() if isinstance(module, nn.Linear))
 
 
-def clip_flops(model: ModelConfig, heads: int, grid: TokenGrid, masks: Sequence[MaskLengths]) -> float:
+def clip_flops(
+    model: ModelConfig, heads: int, grid: TokenGrid, masks: Sequence[MaskLengths], stop_gradient: bool
+) -> float:
     """FLOPs of a step per clip: student, predictor and heads forward and backward, target encoder forward.
+
+    Without ``stop_gradient`` the target encoder's backward pass comes on top.
 
     Objectives' heads (``heads`` weights) are taken to run on every token that has a next one. Normalisation,
     activation functions and losses are left out: they are bytes, not arithmetic. So is what ``recompute`` repeats.
@@ -75,7 +79,7 @@ def clip_flops(model: ModelConfig, heads: int, grid: TokenGrid, masks: Sequence[
         embedding = 2.0 * tokens * 3 * grid.tubelet * grid.patch**2 * model.width
         return embedding + trunk_flops(tokens, model.width, model.depth, model.mlp_ratio)
 
-    total = encoder(grid.size)
+    total = encoder(grid.size) * (1.0 if stop_gradient else 1.0 + BACKWARD)
     for mask in masks:
         entry = 2.0 * mask.context * model.width * (flat + narrow.width)
         exit_ = 2.0 * (mask.context + mask.target) * narrow.width * flat
@@ -85,12 +89,15 @@ def clip_flops(model: ModelConfig, heads: int, grid: TokenGrid, masks: Sequence[
     return total
 
 
-def clip_activation_bytes(model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLengths], precision: str) -> float:
+def clip_activation_bytes(
+    model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLengths], precision: str, stop_gradient: bool
+) -> float:
     """Bytes per clip that the backward pass of a step with the JEPA loss needs kept.
 
     Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, both
     normalised streams, the fused QKV product, rotated queries and keys, the attention's output, and the MLP's hidden
-    layer before and after its activation. The target encoder keeps its output alone. Terms beside the JEPA loss add
+    layer before and after its activation. The target encoder keeps its output alone, but without
+    ``stop_gradient`` all of this. Terms beside the JEPA loss add
     some copies of the tokens they look at; activation checkpointing (``recompute``) leaves one stream per block.
     """
     flat, narrow = model.levels * model.width, model.predictor
@@ -102,6 +109,8 @@ def clip_activation_bytes(model: ModelConfig, grid: TokenGrid, masks: Sequence[M
         return depth * tokens * width * FP32 + block if model.recompute else depth * block
 
     total: float = grid.size * flat * FP32
+    if not stop_gradient:
+        total += trunk(grid.size, model.width, model.depth, model.mlp_ratio) + grid.size * flat * FP32
     for mask in masks:
         every = mask.context + mask.target
         patches = mask.context * 3 * grid.tubelet * grid.patch**2 * low

@@ -68,13 +68,14 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
         ),
     )
     masks = expected_masks(model, parts.masking, group, config.seed)
-    flops = clip_flops(model, parameters.heads, grid, masks)
+    stop_gradient = parts.objective.stop_gradient
+    flops = clip_flops(model, parameters.heads, grid, masks, stop_gradient)
     yield "a video", f"{grid.size:,} tokens ({grid.steps} x {grid.height} x {grid.width}), {flops / 1e9:,.1f} GFLOP"
     yield from _mask_rows(parts.masking, masks)
     if stills:
         still = model.grid(1)
         still_masks = expected_masks(model, parts.masking, group, config.seed, frames=1)
-        still_flops = clip_flops(model, parameters.heads, still, still_masks)
+        still_flops = clip_flops(model, parameters.heads, still, still_masks, stop_gradient)
         yield "a still", f"{still.size:,} tokens ({still.height} x {still.width}), {still_flops / 1e9:,.1f} GFLOP"
         yield from _mask_rows(parts.masking, still_masks)
         flops = stills * still_flops + (1 - stills) * flops
@@ -87,7 +88,7 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
         ),
     )
     kept = state_bytes(parameters, config.ema is not None, config.precision, config.deepspeed.stage, ranks)
-    activations = micro * clip_activation_bytes(model, grid, masks, config.precision)
+    activations = micro * clip_activation_bytes(model, grid, masks, config.precision, stop_gradient)
     yield (
         "memory per rank",
         (

@@ -79,7 +79,7 @@ class PretrainTask(Task):
     """Predict the teacher's tokens of hidden regions from the student's tokens of visible ones.
 
     The teacher is the EMA of the student's encoder. With ``ema: null`` the student's own encoder gives the targets,
-    without gradient, and is what is exported.
+    without gradient unless ``objective.stop_gradient`` is false, and is what is exported.
     """
 
     def __init__(self, config: TrainingConfig, parts: PretrainParts, device: torch.device) -> None:
@@ -111,7 +111,8 @@ class PretrainTask(Task):
         clips = batch.clips.to(self.device)
         masks = [MaskSet(mask.context.to(self.device), mask.target.to(self.device)) for mask in batch.masks]
         grid = self.student.encoder.grid_of(clips.pixels)
-        with torch.no_grad():
+        # Targets without a teacher may carry gradient, as published (never with one: TrainConfig refuses that).
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.parts.objective.stop_gradient):
             target = normalise_levels(self.target_encoder(clips.pixels))
             if self.parts.objective.targets == "clip_standardised":
                 target = standardise_clip(target)
@@ -230,7 +231,8 @@ class PretrainTask(Task):
         """See :meth:`Task.flops` and :func:`clip_flops`."""
         grid = self.parts.model.grid(batch.clips.frames)
         lengths = [MaskLengths(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
-        return clip_flops(self.parts.model, self._head_weights, grid, lengths) * len(batch.clips)
+        stop = self.parts.objective.stop_gradient
+        return clip_flops(self.parts.model, self._head_weights, grid, lengths, stop) * len(batch.clips)
 
     def data_fingerprints(self) -> dict[str, str]:
         """See :meth:`Task.data_fingerprints`: the manifests' fingerprints, by source."""

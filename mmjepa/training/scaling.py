@@ -88,7 +88,8 @@ class Work:
         model, parameters = parts.model, Parameters.of(parts.model, parts.objective)
         group = parts.masking.group_size(config.clips_per_gpu, config.clips_per_gpu)
         masks = expected_masks(model, parts.masking, group, config.seed)
-        flops = config.clips_per_gpu * clip_flops(model, parameters.heads, model.grid(), masks)
+        stop_gradient = parts.objective.stop_gradient
+        flops = config.clips_per_gpu * clip_flops(model, parameters.heads, model.grid(), masks, stop_gradient)
         flops *= RECOMPUTED if model.recompute else 1.0
         return cls(flops, parameters.trained, parameters.encoder if config.ema else 0, config.clips_per_gpu)
 

@@ -95,7 +95,8 @@ def objective_config(options: dict[str, Any], head_width: int) -> tuple[Objectiv
         objectives["spectral"] = {"weights": {"spectral": take("spectral_coeff")}}
     if "velgate_coeff" in used:
         weights = {"velocity_gate": take("velgate_coeff")}
-        objectives["velocity_gate"] = {"weights": weights, "percentile": take("velgate_percentile")}
+        percentile = take("velgate_percentile")
+        objectives["velocity_gate"] = {"weights": weights, "percentile": percentile, "semantics": "reference"}
     if "hamiltonian_coeff" in used:
         weights = {"hamiltonian": take("hamiltonian_coeff")}
         objectives["hamiltonian"] = {"weights": weights, "dt": take("hamiltonian_dt"), "hidden": head_width}

@@ -33,7 +33,7 @@ PUBLISHED_DEFECT = ("fwm_hw_ld_reference", "latent_dynamics")
 
 
 def load_objective(name: str) -> ObjectiveConfig:
-    config = load_config("train", TrainConfig, [f"objective={name}", "run=unused"]).objective
+    config = load_config("train", TrainConfig, [f"objective={name}", "ema=null", "run=unused"]).objective
     assert config is not None
     return config
 
@@ -45,7 +45,8 @@ def step(config: ObjectiveConfig, pixels: Tensor) -> tuple[VideoJEPA, torch.nn.M
     composite = Composite(config, MODEL)
     grid = student.encoder.grid_of(pixels)
     masks = draw_masks(MASKS, grid, len(pixels), torch.Generator().manual_seed(0))
-    shared = ClipTargets(normalise_levels(teacher(pixels)).detach(), pixels, grid)
+    target = normalise_levels((teacher if config.stop_gradient else student.encoder)(pixels))
+    shared = ClipTargets(target.detach() if config.stop_gradient else target, pixels, grid)
     views = [
         Latents(p.context, m.context, m.target, p.at_target, p.at_context, shared)
         for p, m in zip(student(pixels, masks), masks, strict=True)
@@ -55,6 +56,10 @@ def step(config: ObjectiveConfig, pixels: Tensor) -> tuple[VideoJEPA, torch.nn.M
 
 def touched(module: torch.nn.Module) -> bool:
     return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
+
+
+def untrained(module: torch.nn.Module) -> set[str]:
+    return {name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()}
 
 
 SHIPPED = sorted(path.stem for path in (CONFIG_DIR / "objective").glob("*.yaml"))
@@ -74,7 +79,10 @@ def test_a_term_alone_trains_what_it_claims_to(name: str, term: str) -> None:
     terms[term].backward()
     assert touched(student.encoder)
     assert touched(student.predictor) == (term in THROUGH_PREDICTOR)
-    assert touched(composite.parts[owner]) == (term in HEADED)
+    head = composite.parts[owner]
+    assert touched(head) == (term in HEADED)
+    if term in HEADED:  # all of it; an energy's offset has no slope
+        assert untrained(head) == ({"energy.4.bias"} if term == "hamiltonian" else set())
     assert not any(touched(part) for other, part in composite.parts.items() if other != owner)
     assert not touched(teacher)
 
@@ -87,10 +95,11 @@ def test_the_whole_of_every_configuration_trains_all_of_it_and_never_the_teacher
     student, teacher, composite, terms = step(config, torch.randn(3, 3, 8, 64, 64))
     total = sum((weight.at(1.0) * terms[term] for term, weight in composite.weights.items()), torch.zeros(()))
     total.backward()
-    untrained = {name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()}
-    assert untrained == {"encoder.embed_image.weight", "encoder.embed_image.bias", "encoder.image_modality"} | {
-        "predictor.image_modality"
-    }
+    assert untrained(student) == {
+        "encoder.embed_image.weight",
+        "encoder.embed_image.bias",
+        "encoder.image_modality",
+    } | {"predictor.image_modality"}
     heads = {owner for owner, part in composite.parts.items() if any(True for _ in part.parameters())}
     trained = {owner for owner, part in composite.parts.items() if touched(part)}
     assert trained == heads - ({"latent_dynamics"} if name == PUBLISHED_DEFECT[0] else set())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,6 +25,9 @@ OPTIONS = {
     "latent_dynamics-hard": ("latent_dynamics", {"hard_region_temperature": 0.5, "hard_region_relative": True}),
     "kinematic-acceleration": ("kinematic", {"order": 2}),
     "kinematic-huber": ("kinematic", {"penalty": "huber"}),
+    "kinematic-scale_free": ("kinematic", {"scale_free": True}),
+    "velocity_gate-scale_free": ("velocity_gate", {"scale_free": True}),
+    "velocity_gate-reference": ("velocity_gate", {"semantics": "reference"}),
 }
 OBJECTIVES = {**{name: (name, {}) for name in sorted(registry())}, **OPTIONS}
 WITHOUT_PAIRS = {"predict", "context", "hard_region", "sigreg", "orthogonal"}
@@ -148,13 +152,24 @@ def test_a_mask_without_pairs_does_not_count(which: str) -> None:
 def test_scale_free_terms_ignore_the_size_of_channels_where_the_plain_ones_can_be_lowered(seed: int) -> None:
     (student, target, pixels), visible = random_grids(3, seed), half_visible(3, seed)
     gains = torch.rand(student.shape[-2:], generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.1
-    plain, free = (
-        [terms_of(which, make(tokens, target, pixels, visible)) for tokens in (student, student * gains)]
-        for which in ("factorised", "factorised-scale_free")
-    )
-    for name in ("static", "orthogonal"):
-        assert plain[1][name].value < plain[0][name].value
-        torch.testing.assert_close(free[1][name].value, free[0][name].value, rtol=1e-3, atol=1e-5)
+    for objective_name in ("factorised", "kinematic", "velocity_gate"):
+        plain, free = (
+            [terms_of(which, make(tokens, target, pixels, visible)) for tokens in (student, student * gains)]
+            for which in (objective_name, f"{objective_name}-scale_free")
+        )
+        for name in plain[0]:
+            assert plain[1][name].value < plain[0][name].value
+            torch.testing.assert_close(free[1][name].value, free[0][name].value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["factorised-scale_free", "kinematic-scale_free", "velocity_gate-scale_free"])
+def test_scale_free_changes_cannot_be_lowered_by_telling_clips_apart(which: str) -> None:
+    """What is constant within a clip makes the deviation over a batch larger, and must not count as its unit."""
+    (student, target, pixels), visible = random_grids(3), half_visible(3)
+    offsets = 10 * torch.randn(3, 1, 1, *student.shape[-2:], generator=torch.Generator().manual_seed(1))
+    terms, shifted = (terms_of(which, make(tokens, target, pixels, visible)) for tokens in (student, student + offsets))
+    for name in terms.keys() - {"orthogonal"}:
+        torch.testing.assert_close(shifted[name].value, terms[name].value, rtol=1e-4, atol=1e-6)
 
 
 def test_scale_free_terms_against_loops() -> None:
@@ -167,9 +182,10 @@ def test_scale_free_terms_against_loops() -> None:
     changes, products = [], []
     for a in range(appearance.shape[-1]):
         column = torch.stack([appearance[place][a] for place in seen])
-        deviation = column.std(correction=0)
+        by_clip = [torch.stack([appearance[place][a] for place in seen if place[0] == b]) for b in range(3)]
+        spread = torch.cat([values - values.mean() for values in by_clip]).square().mean().sqrt()
         changes += [
-            (appearance[b, t + 1, s, a] - appearance[b, t, s, a]).abs() / deviation
+            (appearance[b, t + 1, s, a] - appearance[b, t, s, a]).abs() / spread
             for b, t, s in seen
             if t + 1 < STEPS and visible[b, t + 1, s]
         ]
@@ -275,6 +291,23 @@ def test_corrected_kinematic_against_loops() -> None:
                 found.append((size if penalty == "l1" else small**2 / 2 + 0.1 * (size - small)).mean())
         value = objective("kinematic", order=order, penalty=penalty)([view])["kinematic"].value
         assert float(value) == pytest.approx(float(torch.stack(found).mean()), rel=1e-4)
+
+
+def test_the_velocity_gate_against_loops() -> None:
+    (student, target, pixels), visible = random_grids(3), half_visible(3)
+    slow, gated = [], []
+    for b, t in ((b, t) for b in range(3) for t in range(STEPS - 1)):
+        speeds = [float((target[b, t + 1, s] - target[b, t, s]).double().norm()) for s in range(PLACES)]
+        pairs = [s for s in range(PLACES) if visible[b, t : t + 2, s].all()]
+        for s in pairs:
+            change = float((student[b, t + 1, s] - student[b, t, s]).double().abs().mean())
+            if speeds[s] <= np.quantile([speeds[place] for place in pairs], 0.5):
+                slow.append(change)
+            gated.append(change * (speeds[s] <= np.quantile(speeds, 0.5)))
+    view = make(student, target, pixels, visible)
+    for semantics, found in (("corrected", slow), ("reference", gated)):
+        value = objective("velocity_gate", semantics=semantics)([view])["velocity_gate"].value
+        assert float(value) == pytest.approx(sum(found) / len(found), rel=1e-5)
 
 
 def test_sigreg_leaves_out_the_number_of_samples_and_its_reference_does_not() -> None:

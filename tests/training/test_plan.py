@@ -52,12 +52,18 @@ def lengths(batch: PretrainBatch) -> list[MaskLengths]:
     return [MaskLengths(mask.context.shape[1], mask.target.shape[1]) for mask in batch.masks]
 
 
-@pytest.mark.parametrize("size", ["nano", "tiny"])
-def test_predicted_activations_are_what_autograd_keeps(one_rank: None, tmp_path: Path, size: str) -> None:
-    task, batch = synthetic(tmp_path, f"model={size}", "precision=fp32")
+@pytest.mark.parametrize(
+    ("size", "settings"), [("nano", ()), ("tiny", ()), ("tiny", ("ema=null", "objective.stop_gradient=false"))]
+)
+def test_predicted_activations_are_what_autograd_keeps(
+    one_rank: None, tmp_path: Path, size: str, settings: tuple[str, ...]
+) -> None:
+    task, batch = synthetic(tmp_path, f"model={size}", "precision=fp32", *settings)
     counted = bytes_kept(lambda: task(batch)["loss"], task.parameters())
     model = task.parts.model
-    predicted = len(batch.clips) * clip_activation_bytes(model, model.grid(), lengths(batch), "fp32")
+    predicted = len(batch.clips) * clip_activation_bytes(
+        model, model.grid(), lengths(batch), "fp32", task.parts.objective.stop_gradient
+    )
     assert predicted == pytest.approx(counted, rel=0.1)
 
 
@@ -66,7 +72,7 @@ def test_predicted_activations_in_bf16(one_rank: None, tmp_path: Path, monkeypat
     task, batch = synthetic(tmp_path, "model=tiny", "precision=bf16")
     counted = bytes_kept(lambda: task(batch)["loss"], task.parameters())
     parts = task.parts
-    per_clip = clip_activation_bytes(parts.model, parts.model.grid(), lengths(batch), "bf16")
+    per_clip = clip_activation_bytes(parts.model, parts.model.grid(), lengths(batch), "bf16", stop_gradient=True)
     copies = 2 * Parameters.of(parts.model, parts.objective).matrices
     assert len(batch.clips) * per_clip + copies == pytest.approx(counted, rel=0.1)
 
@@ -144,11 +150,19 @@ def test_dry_run_tells_the_plan_and_starts_nothing(tmp_path: Path, capsys: pytes
         load_config("train", TrainConfig, [*settings, "dry_run=0"])
 
 
-@pytest.mark.parametrize("ema", [(), ("ema=null",)], ids=["teacher", "no teacher"])
-def test_targets_carry_no_gradient_with_a_teacher_and_without(
-    one_rank: None, tmp_path: Path, ema: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("settings", "gradient"),
+    [
+        ([], False),
+        (["ema=null"], False),
+        (["ema=null", "objective.stop_gradient=false"], True),  # as published
+    ],
+    ids=["teacher", "no teacher", "no teacher and no stop-gradient"],
+)
+def test_targets_carry_gradient_only_where_the_published_form_is_asked_for(
+    one_rank: None, tmp_path: Path, settings: list[str], gradient: bool
 ) -> None:
-    task, batch = synthetic(tmp_path, "model=nano", "precision=fp32", *ema)
+    task, batch = synthetic(tmp_path, "model=nano", "precision=fp32", *settings)
     seen: list[Latents] = []
     whole = task.objective.forward
 
@@ -159,7 +173,7 @@ def test_targets_carry_no_gradient_with_a_teacher_and_without(
     task.objective.forward = look  # type: ignore[method-assign]
     task.losses(batch)["loss"].backward()
     assert seen
-    assert all(view.context.requires_grad and not view.clip.target.requires_grad for view in seen)
+    assert all(view.context.requires_grad and view.clip.target.requires_grad == gradient for view in seen)
     assert all(parameter.grad is None for module in task.frozen_modules() for parameter in module.parameters())
 
 

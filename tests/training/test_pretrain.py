@@ -208,6 +208,7 @@ def test_a_run_continues_where_its_data_was_moved_to_but_not_on_other_data(tmp_p
         ("objective.objectives.jepa.exponent=abc", "exponent must be float"),
         ("objective.objectives.jepa.weights=5", "weights must be a mapping"),
         ("masking.masks.short.spatial_scale=[0.1]", "spatial_scale must be two numbers"),
+        ("objective.stop_gradient=false", "needs ema=null"),
     ],
 )
 def test_bad_settings_end_in_one_line_and_code_2(

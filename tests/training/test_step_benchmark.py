@@ -24,8 +24,13 @@ LONG = ["model=nano", "model.depth=4", "data.resolution=224", "batch_size=2"]  #
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("objective", "size"),
-    [("baseline", SMALL), ("fwm_hw_ld", SMALL), ("baseline", LONG)],
-    ids=["short", "heads", "long"],
+    [
+        ("baseline", SMALL),
+        ("fwm_hw_ld", SMALL),
+        ("baseline", LONG),
+        ("kinematic_reference", [*SMALL, "ema=null"]),  # the target encoder has a backward pass too
+    ],
+    ids=["short", "heads", "long", "no stop-gradient"],
 )
 def test_predicted_arithmetic_is_what_torch_counts(
     one_rank: None, objective: str, size: list[str], precision: str, tmp_path: Path
