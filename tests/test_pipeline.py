@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from mmjepa.config import load_config
 from mmjepa.errors import UserError
 from mmjepa.pipeline import ROOT, PipelineConfig, Stage, StageFailed, run_stages, story
+from mmjepa.pipeline.stages import ended_by_signals
 
 
 def stage(folder: Path, name: str, code: str = "", needs: tuple[str, ...] = ()) -> Stage:
@@ -42,17 +46,23 @@ def test_independent_stages_run_side_by_side_up_to_jobs(tmp_path: Path) -> None:
     run_stages(stages, 2, tmp_path / "logs")
 
 
-def test_failure_shows_the_log_stops_the_others_and_starts_nothing_more(tmp_path: Path) -> None:
+def test_failure_shows_the_log_and_leaves_out_only_what_needs_the_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stages = [
-        stage(tmp_path, "long", "import time; time.sleep(60)"),
         stage(tmp_path, "bad", "raise SystemExit('the disk is full')"),
         stage(tmp_path, "after", "", ("bad",)),
+        stage(tmp_path, "last", "", ("after", "other")),
+        stage(tmp_path, "other", "import time; time.sleep(0.5)"),
+        stage(tmp_path, "beside", "", ("other",)),
     ]
-    start = time.monotonic()
-    with pytest.raises(StageFailed, match=r"(?s)stage bad ended with code 1.*the disk is full"):
-        run_stages(stages, 2, tmp_path / "logs")
-    assert time.monotonic() - start < 30
-    assert not list(tmp_path.glob("*.done"))
+    message = r"(?s)stage bad ended with code 1.*the disk is full.*not run, for they need it: after, last$"
+    with pytest.raises(StageFailed, match=message):
+        run_stages(stages, 1, tmp_path / "logs")
+    assert "bad: FAILED" in capsys.readouterr().out
+    assert {one.stem for one in tmp_path.glob("*.done")} == {"other", "beside"}
+    run_stages([stages[3], stages[4]], 1, tmp_path / "logs")
+    assert "already done: other, beside" in capsys.readouterr().out
 
 
 def test_stage_that_leaves_no_marker_has_failed(tmp_path: Path) -> None:
@@ -126,12 +136,15 @@ pathlib.Path({str(tmp_path / "ready")!r}).touch()
 time.sleep(60)
 """)
     launch = f"import subprocess, sys; subprocess.run([sys.executable, {str(saves)!r}])"
-    fail = (
-        f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'ready')!r}).exists(): time.sleep(0.05)\n1 / 0"
-    )
-    stages = [Stage("launch", [sys.executable, "-c", launch]), Stage("fail", [sys.executable, "-c", fail])]
-    with pytest.raises(StageFailed):
-        run_stages(stages, 2, tmp_path / "logs")
+
+    def end() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=end, daemon=True).start()
+    with pytest.raises(SystemExit), ended_by_signals():
+        run_stages([Stage("launch", [sys.executable, "-c", launch])], 1, tmp_path / "logs")
     assert (tmp_path / "saved").exists()
 
 

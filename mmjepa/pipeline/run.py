@@ -12,8 +12,8 @@ from mmjepa.pipeline.story import PipelineConfig, story
 def run_story(config: PipelineConfig) -> None:
     """Shards, pretraining of every variant and seed, text heads, retrieval under frame dropout, probes, report.
 
-    Prints every command before it runs, and the report's summary in the end. A failed stage ends the process with
-    code 1 and the end of its log.
+    Prints every command before it runs, and the report's summary in the end. If a stage fails, what does not need it
+    still runs; the process then ends with code 1 and the end of the stage's log, and the same command goes on.
     """
     stages = story(config)
     work = ROOT / config.work

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -57,7 +57,7 @@ class Stage:
 
 
 class StageFailed(Exception):
-    """A stage ended with an error; the message holds the end of its log."""
+    """Stages ended with an error; the message holds the end of each log."""
 
 
 def finished_stages(stages: Sequence[Stage], logs: Path) -> set[str]:
@@ -92,8 +92,9 @@ def _made_by_this(stage: Stage, logs: Path) -> bool:
 def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
     """Run every stage that is not finished, at most ``jobs`` at a time, printing each command before it starts.
 
-    Raises StageFailed, after stopping the others, when a command returns an error or does not leave its marker;
-    UserError as :func:`finished_stages` does.
+    A stage fails that returns an error or does not leave its marker. What needs it is left out, all else still runs:
+    one run of a study of days must not take the others with it. Raises StageFailed in the end if any did, UserError as
+    :func:`finished_stages` does.
     """
     done = finished_stages(stages, logs)
     logs.mkdir(parents=True, exist_ok=True)
@@ -103,18 +104,25 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
     if done:
         print(f"{_clock()} already done: {', '.join(stage.name for stage in stages if stage.name in done)}", flush=True)
     running: list[_Running] = []
+    failures: dict[str, str] = {}
     news = time.monotonic() + NEWS_SECONDS
     try:
-        while waiting or running:
+        while True:
+            waiting = _without_those_that_need(failures, waiting)
+            if not waiting and not running:
+                break
             for stage in [stage for stage in waiting if done.issuperset(stage.needs)][: jobs - len(running)]:
                 waiting.remove(stage)
                 _record(logs, stage).unlink(missing_ok=True)
                 running.append(_Running(stage, logs / f"{stage.name}.log", environment))
-            finished = [process for process in running if process.finished()]
-            running = [process for process in running if process not in finished]
-            for stage in (process.stage for process in finished):
-                done.add(stage.name)
-                _record(logs, stage).write_text(json.dumps(stage.settings()))
+            for process in [process for process in running if process.ended()]:
+                running.remove(process)
+                stage = process.stage
+                if (failure := process.failure()) is None:
+                    done.add(stage.name)
+                    _record(logs, stage).write_text(json.dumps(stage.settings()))
+                else:
+                    failures[stage.name] = failure
             if time.monotonic() > news:
                 news += NEWS_SECONDS
                 for process in running:
@@ -122,6 +130,18 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
             time.sleep(POLL_SECONDS)
     finally:
         _stop(running)
+    if failures:
+        left = [stage.name for stage in stages if stage.name not in done | failures.keys()]
+        waits = [f"not run, for they need it: {', '.join(left)}"] if left else []
+        raise StageFailed("\n\n".join([*failures.values(), *waits]))
+
+
+def _without_those_that_need(failed: Iterable[str], stages: Sequence[Stage]) -> list[Stage]:
+    """The stages that need none of the failed ones, directly or through others."""
+    lost = set(failed)
+    while more := {stage.name for stage in stages if lost.intersection(stage.needs)} - lost:
+        lost |= more
+    return [stage for stage in stages if stage.name not in lost]
 
 
 @contextlib.contextmanager
@@ -159,19 +179,20 @@ class _Running:
                 start_new_session=True,
             )
 
-    def finished(self) -> bool:
-        """Whether it has ended well; raises StageFailed if it has ended otherwise."""
-        code = self._process.poll()
-        if code is None:
-            return False
+    def ended(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._process.poll() is not None
+
+    def failure(self) -> str | None:
+        """What went wrong with a stage that has ended; None if nothing did."""
+        code, name, failure = self._process.returncode, self.stage.name, None
         if code != 0:
-            raise StageFailed(
-                f"stage {self.stage.name} ended with code {code}; the end of {self.log}:\n{self._tail(TAIL_LINES)}"
-            )
-        if self.stage.marker is not None and not self.stage.marked:
-            raise StageFailed(f"stage {self.stage.name} ended without writing {self.stage.marker}; see {self.log}")
-        print(f"{_clock()} {self.stage.name}: done in {_minutes(time.monotonic() - self._start)}", flush=True)
-        return True
+            failure = f"stage {name} ended with code {code}; the end of {self.log}:\n{self._tail(TAIL_LINES)}"
+        elif self.stage.marker is not None and not self.stage.marked:
+            failure = f"stage {name} ended without writing {self.stage.marker}; see {self.log}"
+        how = "done in" if failure is None else f"FAILED ({self.log}) after"
+        print(f"{_clock()} {name}: {how} {_minutes(time.monotonic() - self._start)}", flush=True)
+        return failure
 
     def report(self) -> None:
         """Print the last line of its log."""

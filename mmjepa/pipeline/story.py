@@ -23,6 +23,8 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 of a step. Not for evaluation, whose shapes change and whose heap would crumble."""
 
 STUDY_TITLE = "Objectives of a Video-JEPA under frozen probes"
+EXPERIMENTS = "sprites"
+"""The experiments on the benchmark that a pipeline makes."""
 MEASURES = ("retrieval", "probe")
 CONTROLS = ("raw_patches", "random_init")
 FACTORS = ("appearance", "dynamics")
@@ -43,7 +45,7 @@ class StageArguments:
 class PipelineConfig:
     """What is trained and how much of it. Relative paths start at the root of the source tree.
 
-    work: folder for everything. variants: options of ``configs/experiment/<experiments>/``, each with all pretraining
+    work: folder for everything. variants: options of ``configs/experiment/sprites/``, each with all pretraining
     ``seeds``; once: further ones, with the first seed alone. measures: what is measured of each encoder. controls: the
     untrained rows (a random initialisation per seed, raw patches once). factors: variants of which each factor's
     channels are also probed alone, as ``<variant>_appearance`` and ``<variant>_dynamics``. jobs: stages at a time; 0 is
@@ -52,7 +54,6 @@ class PipelineConfig:
     """
 
     work: str = MISSING
-    experiments: str = MISSING
     variants: list[str] = MISSING
     seeds: list[int] = MISSING
     once: list[str] = field(default_factory=list)
@@ -74,11 +75,11 @@ class PipelineConfig:
                 raise UserError(f"{name}: no {unknown[0]!r}; choose from {', '.join(known)}")
         if not self.measures:
             raise UserError(f"measures needs at least one entry of {', '.join(MEASURES)}")
-        if self.variants != MISSING and self.experiments != MISSING:
-            there = {path.stem for path in (CONFIG_DIR / "experiment" / self.experiments).glob("*.yaml")} - {"common"}
+        if self.variants != MISSING:
+            there = {path.stem for path in (CONFIG_DIR / "experiment" / EXPERIMENTS).glob("*.yaml")} - {"common"}
             if missing := [name for name in (*self.variants, *self.once) if name not in there]:
                 raise UserError(
-                    f"variants: no experiment {self.experiments}/{missing[0]}; there are {', '.join(sorted(there))}"
+                    f"variants: no experiment {EXPERIMENTS}/{missing[0]}; there are {', '.join(sorted(there))}"
                 )
         if strange := [name for name in self.factors if name not in (*self.variants, *self.once)]:
             raise UserError(f"factors: {strange[0]} stands neither in variants nor in once (factors=[] probes none)")
@@ -185,7 +186,7 @@ def _encoders(config: PipelineConfig, work: Path) -> list[Encoder]:
 def _pretraining(config: PipelineConfig, variant: str, seed: int, work: Path, data: Path, port: int) -> Stage:
     run = _run(work, variant, seed)
     arguments = [
-        f"experiment={config.experiments}/{variant}",
+        f"experiment={EXPERIMENTS}/{variant}",
         f"run={run}",
         f"seed={seed}",
         f"data.root={data}",

@@ -34,7 +34,7 @@ from mmjepa.evaluation.report.sections import (
     robustness_section,
 )
 from mmjepa.evaluation.report.strips import ClipPictures, parse_examples, query_html
-from mmjepa.evaluation.report.study import make_study
+from mmjepa.evaluation.report.study import factor_of, make_study
 from mmjepa.evaluation.report.study_section import (
     differences_section,
     factors_section,
@@ -151,7 +151,7 @@ def _study_page(results: Results, runs: Sequence[Run], config: ReportConfig, pal
     figures = None if config.published is None else read_published(Path(config.published))
     sections = {
         "differences": differences_section(study, palette),
-        "single": single_section(study, figures),
+        "single": single_section(study, runs, figures),
         "factors": factors_section(study),
     }
     if figures is not None:
@@ -211,7 +211,8 @@ def _subtitle(results: Results, runs: Sequence[Run]) -> str:
         if encoder in seeds:
             seeds[encoder].add(seed)
     groups: dict[int, list[str]] = {}
-    for name, found in seeds.items():
+    whole = {name: found for name, found in seeds.items() if factor_of(name, seeds) is None}
+    for name, found in whole.items():
         groups.setdefault(len(found), []).append(title_of(name))
     parts = [
         f"with {count} seed{'s' if count > 1 else ''}: {', '.join(names)}"
@@ -219,7 +220,7 @@ def _subtitle(results: Results, runs: Sequence[Run]) -> str:
     ]
     commits = {str(run.meta.get("commit"))[:10] for run in runs if run.meta.get("commit")}
     parts += [f"commit {', '.join(sorted(commits))}"] if commits else []
-    return f"{len(seeds)} encoders; {'; '.join(parts)}"
+    return f"{len(whole)} encoders; {'; '.join(parts)}"
 
 
 def _folder(path: str, key: str) -> Path:

@@ -70,7 +70,7 @@ def differences_section(study: Study, palette: Palette) -> Section | None:
     return Section("differences", "Differences to the baseline", body, [table], {"study_differences": charts})
 
 
-def single_section(study: Study, figures: PublishedFigures | None) -> Section | None:
+def single_section(study: Study, runs: Sequence[Run], figures: PublishedFigures | None) -> Section | None:
     """Variants with one seed, without a verdict; None if there is none."""
     names = study.variants(study.single)
     if not names:
@@ -80,7 +80,11 @@ def single_section(study: Study, figures: PublishedFigures | None) -> Section | 
         columns.append(Column("top-1 (− baseline)", group=task))
         if counterpart(task) and figures is not None:
             columns.append(Column(f"paper, {counterpart(task)}", group=task))
-    table = Table("study_single", "Top-1 in percent, and its difference to the baseline of the same seed", columns)
+    caption = "Top-1 in percent, and its difference to the baseline of the same seed."
+    if runs:
+        columns.append(Column("step time"))
+        caption += " Step time: as above."
+    table = Table("study_single", caption, columns)
     for name in names:
         cells: list[Cell] = []
         for task in study.tasks:
@@ -91,7 +95,7 @@ def single_section(study: Study, figures: PublishedFigures | None) -> Section | 
                 cells.append(f"{100 * level.value:.1f} ({signed(100 * one.estimate.value, 1)})")
             if counterpart(task) and figures is not None:
                 cells.append(figures.beside(name, task))
-        table.add(title_of(name), cells, name)
+        table.add(title_of(name), [*cells, _step_ratio(name, runs)] if runs else cells, name)
     note = f"One run each: what is the objective's and what the seed's cannot be told. {_spread(study)}"
     return Section("single", "Variants with one seed", f'<p class="soft">{note}</p>{to_html(table)}', [table])
 
