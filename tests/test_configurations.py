@@ -198,11 +198,15 @@ def test_every_model_size_is_valid(size: str) -> None:
         ("optimizer.max_grad_norm=nan", "max_grad_norm=nan is not a finite number"),
         ("masking.group=0", "group must be at least 1"),
         ("dry_run=2.5", "dry_run: "),
+        (
+            "experiment=align encoder.checkpoint=x encoder.name=x data.decoder=decord",
+            "data.decoder=decord is for task=pretrain",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_that_names_it(override: str, message: str) -> None:
     with pytest.raises(UserError) as refused:
-        load_config("train", TrainConfig, ["run=unused", override])
+        load_config("train", TrainConfig, ["run=unused", *override.split()])
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 

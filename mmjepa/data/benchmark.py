@@ -8,11 +8,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -21,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +30,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmjepa.data.clips import hold_last, random_window
 from mmjepa.data.config import AugmentationConfig, DataConfig, SourceConfig
-from mmjepa.data.manifest import source_commit
 from mmjepa.data.shards import ShardedSplit
 from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
@@ -40,7 +37,6 @@ from mmjepa.errors import UserError
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 AREA, ASPECT = (0.3, 1.0), (0.75, 1.35)
 PREFETCH = 2
-PACKAGES = ("torch", "av", "decord", "webdataset")
 
 
 @dataclass
@@ -120,8 +116,19 @@ class _Reader:
         return count / (time.perf_counter() - began), count / (sum(map(_processor_seconds, self.processes)) - used)
 
 
-def measure_data(config: DataBenchmarkConfig) -> dict[str, Any]:
-    """Clips a second of each reader, by the clock and by processor time: medians, ratios, every round; and memory."""
+class DataSpeed(NamedTuple):
+    """``readers``: clips a second of each, by the clock and by processor time, medians and every round.
+
+    ``ratios``: of ours to theirs by kind of time, medians of what the rounds gave. ``memory``: see :func:`_memory`.
+    """
+
+    readers: list[dict[str, Any]]
+    ratios: dict[str, dict[str, float]]
+    memory: dict[str, float]
+
+
+def measure_data(config: DataBenchmarkConfig) -> DataSpeed:
+    """Time every reader in turns, then watch memory."""
     several = f"shards_{config.clips_per_decode}_per_decode"
     rates: dict[str, dict[str, list[float]]] = {"clock": {}, "processor": {}}
     with ExitStack() as stack:
@@ -147,19 +154,13 @@ def measure_data(config: DataBenchmarkConfig) -> dict[str, Any]:
         for ours in ("shards_1_per_decode", several)
         for theirs in ("raw_decord", "map_style")
     }
-    return {
-        "ratios": ratios,
-        "clips_per_second": {
-            kind: {name: statistics.median(values) for name, values in by.items()} for kind, by in rates.items()
-        },
-        "memory": _memory(config),
-        "rounds": rates,
-        "load": os.getloadavg(),
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
-        "commit": source_commit(),
-        "config": {name: value for name, value in vars(config).items() if name not in ("split", "out")},
-    }
+    rows = [
+        {"reader": name}
+        | {kind: statistics.median(by[name]) for kind, by in rates.items()}
+        | {f"{kind}_rounds": by[name] for kind, by in rates.items()}
+        for name in rates["clock"]
+    ]
+    return DataSpeed(rows, ratios, _memory(config))
 
 
 def _loose_files(split: Path, folder: Path) -> list[str]:

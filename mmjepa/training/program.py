@@ -54,6 +54,8 @@ class TrainConfig(TrainingConfig):
             needed, given = group in GROUPS[self.task], getattr(self, group) is not None
             if needed != given:
                 raise UserError(f"task {self.task} {'needs' if needed else 'does not use'} the group {group}")
+        if self.task == "align" and self.data is not None and self.data.decoder != "pyav":
+            raise UserError(f"data.decoder={self.data.decoder} is for task=pretrain: frozen encoders read through PyAV")
         if self.objective is not None and not self.objective.stop_gradient and self.ema is not None:
             raise UserError("objective.stop_gradient=false needs ema=null: a teacher's tokens have no gradient")
 
