@@ -3,7 +3,8 @@
     python tests/data/fuzz.py OUT.json [videos=1000] [shards=50] [seed=0]
 
 Every frame shows its number, so that a wrong one is seen. ``videos`` are mutated as loose files that the preparation
-then verifies and re-encodes (``before the preparation``); as many as they are written to shards unseen, so that only
+then verifies and re-encodes (``before the preparation``), and as many with a list of checksums of what they should be
+(``before the preparation, with checksums``); as many as they are written to shards unseen, so that only
 the decoder of training can notice (``from the source``); and as many once they are in shards (``in the shard``), where
 a checksum tells. ``shards`` are mutated as files. A mutant is either listed with a reason, by the preparation or in the
 quarantine file, or it still gives the right frames: some bits matter to nobody. Exits with code 1 if one goes missing
@@ -14,6 +15,7 @@ other numbers, ``altered`` the right ones in pixels that differ by more than ALT
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -132,8 +134,8 @@ class Originals:
         """Mean absolute difference of a normalised clip to the video of this kind, in grey levels."""
         if kind not in self._clips:
             frames = read_frames(self.sample(kind).media, partial(spread_evenly, frames=TAKEN))
-            clip = EvaluationTransform(RESOLUTION)(torch.from_numpy(frames.pixels))
-            self._clips[kind] = Normalise(tuple(MEAN), tuple(STD))(clip)
+            original = EvaluationTransform(RESOLUTION)(torch.from_numpy(frames.pixels))
+            self._clips[kind] = Normalise(tuple(MEAN), tuple(STD))(original)
         apart = (clip - self._clips[kind]).abs().mean((1, 2, 3))
         return float((apart * torch.tensor(STD)).mean() * 255)
 
@@ -160,7 +162,8 @@ def read(split: Path, quarantine: Path, wrong: dict[str, float], originals: Orig
     return right
 
 
-WAYS = ("before the preparation", "from the source", "in the shard")
+BEFORE, CHECKED, IN_SHARD = "before the preparation", "before the preparation, with checksums", "in the shard"
+WAYS = (BEFORE, CHECKED, "from the source", IN_SHARD)
 
 
 def fuzz_videos(folder: Path, count: int, rng: random.Random, way: str) -> dict:
@@ -172,11 +175,11 @@ def fuzz_videos(folder: Path, count: int, rng: random.Random, way: str) -> dict:
     mutants = {s.key: MUTATIONS[kinds[s.key]](s.media, rng) for s in samples if kinds[s.key] != "none"}
     changed = [replace(s, media=mutants.get(s.key, s.media)) for s in samples]
     reasons: dict[str, str] = {}
-    if way == "before the preparation":
-        split = _prepare(folder, changed, reasons)
+    if way in (BEFORE, CHECKED):
+        split = _prepare(folder, changed, reasons, samples if way == CHECKED else None)
     else:
-        split = write_split(folder / "videos", samples if way == "in the shard" else changed, samples_per_shard=100)
-    if way == "in the shard":
+        split = write_split(folder / "videos", samples if way == IN_SHARD else changed, samples_per_shard=100)
+    if way == IN_SHARD:
         _overwrite_stored(split, mutants)
     wrong: dict[str, float] = {}
     right = read(split, folder / "videos.jsonl", wrong, originals)
@@ -207,8 +210,13 @@ def _named(apart: dict[str, float], kinds: dict[str, str], originals: Originals)
     ]
 
 
-def _prepare(folder: Path, samples: Sequence[Sample], reasons: dict[str, str]) -> Path:
-    """Loose files through data_prep/folder.py's function, with its defaults; what it leaves out goes to ``reasons``."""
+def _prepare(
+    folder: Path, samples: Sequence[Sample], reasons: dict[str, str], published: Sequence[Sample] | None
+) -> Path:
+    """Loose files through data_prep/folder.py's function, with its defaults; what it leaves out goes to ``reasons``.
+
+    ``published``: what the files should be, as a list of checksums says that comes with a download (None: no list).
+    """
     raw = folder / "raw"
     raw.mkdir()
     for sample in samples:
@@ -216,7 +224,12 @@ def _prepare(folder: Path, samples: Sequence[Sample], reasons: dict[str, str]) -
     rows = [f"{sample.key}.{sample.suffix},{sample.meta['label']:02d}" for sample in samples]
     (raw / "list.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     split = folder / "prepared"
-    write_listing(ListingConfig(raw=str(raw / "list.csv"), out=str(split), missing="skip"))
+    sums = None
+    if published is not None:
+        sums = raw / "sha256.txt"
+        sums.write_text("".join(f"{hashlib.sha256(s.media).hexdigest()}  {s.key}.{s.suffix}\n" for s in published))
+    listing = ListingConfig(raw=str(raw / "list.csv"), out=str(split), missing="skip")
+    write_listing(replace(listing, checksums=None if sums is None else str(sums)))
     reasons |= {row["file"].partition(".")[0]: row["reason"] for row in _rows(split / "left-out.jsonl")}
     shutil.rmtree(raw)
     return split
@@ -279,7 +292,9 @@ def fuzz(videos: int, shards: int, seed: int = 0) -> dict:
 def faults(found: dict) -> list[str]:
     """What must not happen; see the module."""
     shards = found["shards"]
-    bad = shards["wrong"] + shards["unexplained"] + found["videos damaged in the shard"]["wrong"]
+    bad = shards["wrong"] + shards["unexplained"]
+    for way in (CHECKED, IN_SHARD):  # a checksum tells
+        bad += [f"{way}: {what}" for kind in ("wrong", "altered") for what in found[f"videos damaged {way}"][kind]]
     for name in (f"videos damaged {way}" for way in WAYS):
         outcomes = found[name]["outcomes"]
         bad += [f"{name}: {kind} missing" for kind, counts in outcomes.items() if "missing" in counts]
