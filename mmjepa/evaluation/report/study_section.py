@@ -15,6 +15,7 @@ from mmjepa.evaluation.report.study_words import p_text
 from mmjepa.evaluation.report.style import points, title_of
 from mmjepa.evaluation.report.tables import Cell, Column, Table, to_html
 
+RANK = "health/rankme"
 NOTE = (
     "Held-out clips read by probes of frozen encoders. Differences are paired: the same seed, the same clips. Their "
     "intervals and tests are Student's t with the variance of clips and of seeds, the latter pooled over the variants "
@@ -33,14 +34,16 @@ def study_table(study: Study, runs: Sequence[Run], figures: PublishedFigures | N
         columns += [Column("top-1", higher_is_better=None, group=task), Column("− baseline", group=task)]
         if counterpart(task) and figures is not None:
             columns.append(Column(f"paper, {counterpart(task)}", group=task))
-    if runs:
-        columns.append(Column("step time"))
+    columns += _run_columns(runs)
     caption = (
         "Top-1 in percent with 95 % intervals over resampled seeds and clips; − baseline: paired difference in points, "
         "* p < 0.05 after Holm's correction."
     )
     if runs:
-        caption += " Step time: median over the baseline's, as trained, beside whatever else the machine did: rough."
+        caption += (
+            " Step time: median over the baseline's, as trained, beside whatever else the machine did: rough. RankMe: "
+            "effective number of dimensions of the tokens at the end of training; near 1, all tokens are alike."
+        )
     if figures is not None:
         caption += " Paper: published top-1 on the analogous benchmark (its difference to the published baseline)."
     table = Table("study", caption, columns)
@@ -55,7 +58,7 @@ def study_table(study: Study, runs: Sequence[Run], figures: PublishedFigures | N
             cells += [study.readings.level(name, task), _difference(study, name, task)]
             if counterpart(task) and figures is not None:
                 cells.append(figures.beside(name, task))
-        table.add(title_of(name), [*cells, _step_ratio(name, runs)] if runs else cells, name)
+        table.add(title_of(name), [*cells, *_run_cells(name, runs)], name)
     return table
 
 
@@ -80,10 +83,9 @@ def single_section(study: Study, runs: Sequence[Run], figures: PublishedFigures 
         columns.append(Column("top-1 (− baseline)", group=task))
         if counterpart(task) and figures is not None:
             columns.append(Column(f"paper, {counterpart(task)}", group=task))
+    columns += _run_columns(runs)
     caption = "Top-1 in percent, and its difference to the baseline of the same seed."
-    if runs:
-        columns.append(Column("step time"))
-        caption += " Step time: as above."
+    caption += " Step time, RankMe: as above." if runs else ""
     table = Table("study_single", caption, columns)
     for name in names:
         cells: list[Cell] = []
@@ -95,7 +97,7 @@ def single_section(study: Study, runs: Sequence[Run], figures: PublishedFigures 
                 cells.append(f"{100 * level.value:.1f} ({signed(100 * one.estimate.value, 1)})")
             if counterpart(task) and figures is not None:
                 cells.append(figures.beside(name, task))
-        table.add(title_of(name), [*cells, _step_ratio(name, runs)] if runs else cells, name)
+        table.add(title_of(name), [*cells, *_run_cells(name, runs)], name)
     note = f"One run each: what is the objective's and what the seed's cannot be told. {_spread(study)}"
     return Section("single", "Variants with one seed", f'<p class="soft">{note}</p>{to_html(table)}', [table])
 
@@ -160,9 +162,19 @@ def _difference(study: Study, encoder: str, task: str) -> str | None:
     return None if one is None else points(one.estimate) + (" *" if one.significant else "")
 
 
-def _step_ratio(encoder: str, runs: Sequence[Run]) -> str | None:
+def _run_columns(runs: Sequence[Run]) -> list[Column]:
+    """What training itself says of a variant; nothing if there are no runs."""
+    return [Column("step time"), Column("RankMe", higher_is_better=None)] if runs else []
+
+
+def _run_cells(encoder: str, runs: Sequence[Run]) -> list[Cell]:
+    """Cells of :func:`_run_columns`."""
+    if not runs:
+        return []
     ours, baseline = (_median_step(name, runs) for name in (encoder, REFERENCE))
-    return None if ours is None or baseline is None else f"{ours / baseline:.2f}"
+    step = None if ours is None or baseline is None else f"{ours / baseline:.2f}"
+    ranks = [rows[-1][RANK] for run in runs if run.encoder == encoder and (rows := [r for r in run.rows if RANK in r])]
+    return [step, f"{statistics.median(ranks):.1f}" if ranks else None]
 
 
 def _median_step(encoder: str, runs: Sequence[Run]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ def probed(folder: Path, encoder: str, seed: int, correct: np.ndarray, names: st
     np.savez(folder / f"{name}.npz", **{"motion/keys": keys, "motion/none/attentive": correct.astype(bool)})
 
 
-def tables(folder: Path, published: str | None = None) -> dict[str, dict[tuple[str, str], str]]:
+def tables(folder: Path, published: str | None = None, runs: str | None = None) -> dict[str, dict[tuple[str, str], str]]:
     """Every table of the report: name -> (row, column) -> value."""
-    build_report(ReportConfig(results=str(folder), out=str(folder / "out"), title="t", published=published))
+    build_report(ReportConfig(results=str(folder), out=str(folder / "out"), title="t", published=published, runs=runs))
     found = {}
     for path in (folder / "out").glob("*.csv"):
         if not path.stem.endswith("_rows"):
@@ -59,6 +60,21 @@ def test_a_replicated_gain_is_marked_and_noise_and_single_seeds_are_not(tmp_path
     assert "Suggestive" not in words
     assert "Above random init: motion: cannot be said, random init was not probed with several seeds." in words
     assert "1 variant was trained with one seed; nothing is claimed of it" in words
+
+
+def test_a_variant_stands_beside_what_its_training_took_and_left(tmp_path: Path) -> None:
+    for encoder, seconds, ranks in (("baseline", 0.2, (9.0, 30.0)), ("kinematic", 0.3, (9.0, 1.25))):
+        probed(tmp_path / "rows", encoder, 0, np.arange(CLIPS) % 2 == 0)
+        run = tmp_path / "train" / encoder / "seed0"
+        run.mkdir(parents=True)
+        rows = [
+            {"step": 10 * (1 + number), "loss": 1.0, "seconds_per_step": seconds, "health/rankme": rank}
+            for number, rank in enumerate(ranks)
+        ]
+        rows.append({"step": 30, "loss": 1.0, "seconds_per_step": seconds})  # health is measured less often
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = tables(tmp_path / "rows", runs=str(tmp_path / "train"))["study_single"]
+    assert (found["kinematic", "step time"], found["kinematic", "RankMe"]) == ("1.50", "1.2")
 
 
 def test_where_nothing_is_above_random_init_nothing_is_told(tmp_path: Path) -> None:
