@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -56,6 +56,8 @@ def _merged(root: str, schema: type, overrides: Sequence[str], config_dir: Path 
         with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
             composed = compose(config_name=root, overrides=list(overrides))
         return OmegaConf.merge(OmegaConf.structured(schema), composed)  # type: ignore[return-value]
+    except MissingConfigException as error:
+        raise UserError(_no_option(error, config_dir)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
     except ValueError as error:  # Hydra's own check of defaults lists: a group that is set to null
@@ -119,13 +121,24 @@ def run_program(
         sys.exit(2)
 
 
+def _no_option(error: MissingConfigException, config_dir: Path) -> str:
+    """Which option is missing, and all there are beside it; Hydra itself does not look into subfolders."""
+    group, _, option = str(error.missing_cfg_file).partition("/")
+    folder = (config_dir / group / option).parent
+    there = sorted(
+        path.relative_to(config_dir / group).with_suffix("").as_posix()
+        for path in (folder if folder.is_dir() else config_dir / group).rglob("*.yaml")
+        if path.stem != "common" and "shared" not in path.parts
+    )
+    return f"no {group}={option}; there are {', '.join(there)}"
+
+
 def _one_line(error: BaseException) -> str:
-    """A Hydra or OmegaConf message on one line, with all options that it lists."""
+    """A Hydra or OmegaConf message on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     dropped = ("Set the environment", "full_key", "object_type", "reference_type", "Config search path", "provider=")
     kept = [line for line in lines if line and not line.startswith(dropped)]
-    head = next((number + 1 for number, line in enumerate(kept) if line.startswith("Available options")), len(kept))
-    message = "; ".join(kept[:head]) or type(error).__name__
+    message = "; ".join(kept) or type(error).__name__
     keys = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
     where = "".join(f"{key}: " for key in keys if key and key not in message)
-    return f"{where}{message} {', '.join(kept[head:])}".strip()
+    return f"{where}{message}"

@@ -198,6 +198,8 @@ def test_every_model_size_is_valid(size: str) -> None:
         ("optimizer.max_grad_norm=nan", "max_grad_norm=nan is not a finite number"),
         ("masking.group=0", "group must be at least 1"),
         ("dry_run=2.5", "dry_run: "),
+        ("experiment=sprites/nope", "no experiment=sprites/nope; there are sprites/ac, sprites/ac_hw, "),
+        ("objective=nope", "no objective=nope; there are ac, ac_hw, "),
         (
             "experiment=align encoder.checkpoint=x encoder.name=x data.decoder=decord",
             "data.decoder=decord is for task=pretrain",

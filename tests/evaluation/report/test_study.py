@@ -25,7 +25,9 @@ def probed(folder: Path, encoder: str, seed: int, correct: np.ndarray, names: st
     np.savez(folder / f"{name}.npz", **{"motion/keys": keys, "motion/none/attentive": correct.astype(bool)})
 
 
-def tables(folder: Path, published: str | None = None, runs: str | None = None) -> dict[str, dict[tuple[str, str], str]]:
+def tables(
+    folder: Path, published: str | None = None, runs: str | None = None
+) -> dict[str, dict[tuple[str, str], str]]:
     """Every table of the report: name -> (row, column) -> value."""
     build_report(ReportConfig(results=str(folder), out=str(folder / "out"), title="t", published=published, runs=runs))
     found = {}
