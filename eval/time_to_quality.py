@@ -1,5 +1,7 @@
 """How much training two recipes take and what it brings: seconds of steps, and the mean of the probes after them.
 
+Seconds are a run's median step times its number of steps, so that what else the machine did for a while does not count.
+
     python eval/time_to_quality.py ours=runs/study/baseline theirs=runs/published_recipe/published_recipe
 
 Each side is a pipeline's folder and one of its variants, trained on one core per run. If the other recipe reads less in
@@ -81,9 +83,8 @@ def _recipe(where: str) -> Recipe:
 
 
 def _seconds(rows: Sequence[dict[str, float]]) -> float:
-    """Of all steps: every row holds the mean of the steps since the row before."""
-    steps = np.diff([0, *(row["step"] for row in rows)])
-    return float(np.dot(steps, [row["seconds_per_step"] for row in rows]))
+    """Of all steps, at the median of their times: every row holds the mean of the steps since the row before."""
+    return rows[-1]["step"] * statistics.median(row["seconds_per_step"] for row in rows)
 
 
 def _scores(clips: ProbeClips) -> np.ndarray:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,33 @@ def test_differences_in_the_docs_are_those_of_the_committed_study(page: str) -> 
     shown = set(DIFFERENCE.findall((ROOT / page).read_text()))
     assert shown
     assert shown <= committed
+
+
+def numbers(path: str) -> list[dict[str, Any]]:
+    """Rows of a committed result file."""
+    rows: list[dict[str, Any]] = json.loads((ROOT / "results" / path).read_text())["rows"]
+    return rows
+
+
+def test_tables_of_the_speed_page_are_those_of_the_committed_results() -> None:
+    wanted = [
+        f"| {r['model']} | {r['tokens_per_clip']:,} | {r['batch_size']} | {r['seconds_per_step']:.2f} | "
+        f"{r['memory_gib']:.2f} | {r['predicted_memory_gib']:.2f} | {r['counted_gflop']:.0f} | "
+        f"{r['predicted_to_counted']:.3f} | {r['share_of_peak']:.2f} |"
+        for r in numbers("benchmark_cost.json")
+    ]
+    ways = {(r["tokens"], r["way"]): r["ratio_to_written_out"] for r in numbers("benchmark_attention.json")}
+    wanted += [f"| {t:,} | {ways[t, 'blocks']:.2f} | {ways[t, 'fused']:.2f} |" for t, way in ways if way == "fused"]
+    steps = [numbers(f"benchmark_step_{precision}.json")[0] for precision in ("bf16", "fp32")]
+    wanted += [
+        f"| {r['precision']} | {r['seconds_per_step']:.2f} | {r['gflop_per_s']:.0f} | {r['peak_gflop_per_s']:.0f} | "
+        f"{r['share_of_peak']:.2f} | {r['memory_gib']:.2f} | {r['ratio']:.2f} |"
+        for r in steps
+    ]
+    shown = (ROOT / "docs" / "speed.md").read_text().splitlines()
+    assert set(wanted) <= set(shown)
+    shares = [line.split("|")[1:4] for line in shown if line.startswith("| `")]
+    assert shares
+    for name, *values in shares:
+        for value, row in zip(values, steps, strict=True):
+            assert value.strip() == f"{100 * row['profile'].get('aten::' + name.strip(' `'), 0):.1f} %"

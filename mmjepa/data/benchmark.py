@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmjepa.data.clips import hold_last, random_window
 from mmjepa.data.config import AugmentationConfig, DataConfig, SourceConfig
+from mmjepa.data.samples import ClipBatch
 from mmjepa.data.shards import ShardedSplit
 from mmjepa.data.stream import TrainStream
 from mmjepa.errors import UserError
@@ -92,28 +95,67 @@ class DataBenchmarkConfig:
         return TrainStream(config, seed=0, global_batch=self.batch)
 
 
-@dataclass
 class _Reader:
     """One way of getting clips: ``read`` (at least so many) returns how many came; its workers and this process."""
 
-    read: Callable[[int], int]
-    processes: list[int]
-
-    @classmethod
-    def start(cls, begin: Callable[[], Callable[[int], int]]) -> _Reader:
-        """Begin reading and find out which processes that has started."""
-        others = multiprocessing.active_children()
-        read = begin()
-        read(1)
-        workers = [p.pid for p in multiprocessing.active_children() if p not in others and p.pid is not None]
-        return cls(read, [*workers, os.getpid()])
+    def __init__(self, read: Callable[[int], int]) -> None:
+        read(1)  # starts the workers
+        self.read = read
+        self.processes = [os.getpid(), *(one.pid for one in multiprocessing.active_children() if one.pid is not None)]
 
     def measure(self, ready: int, clips: int) -> tuple[float, float]:
         """Clips a second, and clips a second of processor time; not counting the ``ready`` first ones."""
         self.read(ready)
         began, used = time.perf_counter(), sum(map(_processor_seconds, self.processes))
         count = self.read(clips)
-        return count / (time.perf_counter() - began), count / (sum(map(_processor_seconds, self.processes)) - used)
+        took = time.perf_counter() - began
+        spent = sum(map(_processor_seconds, self.processes)) - used
+        return count / took, count / max(spent, 1 / os.sysconf("SC_CLK_TCK"))  # what processor time is counted in
+
+
+class _Place:
+    """A process of its own that measures, as each reader has where it is used: in a common one they would spoil each
+    other's heap."""
+
+    def __init__(self, serve: Callable[[Connection], None]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, there = context.Pipe()
+        self._process = context.Process(target=_until_told_to_end, args=(serve, there))
+        self._process.start()
+        there.close()
+
+    def ask(self, *question: int) -> Any:
+        """The answer to a question. EOFError if the process has ended with an error, which it has printed."""
+        self._connection.send(question)
+        return self._connection.recv()
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+        self._process.join()
+
+
+def _until_told_to_end(serve: Callable[[Connection], None], connection: Connection) -> None:
+    """``serve`` until the other end is closed; then end at once, with the workers and without their farewells."""
+    with contextlib.suppress(EOFError):
+        serve(connection)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(0)
+
+
+def _serve_reader(start: Callable[[], Callable[[int], int]], connection: Connection) -> None:
+    reader = _Reader(start())
+    while True:
+        connection.send(reader.measure(*connection.recv()))
+
+
+def _serve_memory(config: DataBenchmarkConfig, connection: Connection) -> None:
+    while True:
+        connection.recv()
+        connection.send(_memory(config))
 
 
 class DataSpeed(NamedTuple):
@@ -131,21 +173,25 @@ def measure_data(config: DataBenchmarkConfig) -> DataSpeed:
     """Time every reader in turns, then watch memory."""
     several = f"shards_{config.clips_per_decode}_per_decode"
     rates: dict[str, dict[str, list[float]]] = {"clock": {}, "processor": {}}
+    ready = config.batch * (config.workers * PREFETCH + 1)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmjepa-benchmark-"))
         paths = _loose_files(Path(config.split), Path(folder))
-        readers = {
-            "raw_decord": _Reader.start(partial(_raw_decord, config, paths, stack)),
-            "map_style": _Reader.start(partial(_taking, _endless(_map_style(config, paths)))),
-            "shards_1_per_decode": _Reader.start(partial(_taking, _counted(config.stream(1)))),
-            several: _Reader.start(partial(_taking, _counted(config.stream(config.clips_per_decode)))),
+        starts = {
+            "raw_decord": partial(_raw_decord, config, paths),
+            "map_style": partial(_map_style_clips, config, paths),
+            "shards_1_per_decode": partial(_shard_clips, config, 1),
+            several: partial(_shard_clips, config, config.clips_per_decode),
         }
+        readers = {name: stack.enter_context(_Place(partial(_serve_reader, start))) for name, start in starts.items()}
+        for reader in readers.values():
+            reader.ask(0, 1)  # all have begun before any is measured
         for _ in range(config.rounds):
             for name, reader in readers.items():
-                ready = config.batch * (config.workers * PREFETCH + 1)
-                for kind, rate in zip(rates, reader.measure(ready, config.clips), strict=True):
+                for kind, rate in zip(rates, reader.ask(ready, config.clips), strict=True):
                     rates[kind].setdefault(name, []).append(rate)
-        del readers, reader  # ends the workers
+    with _Place(partial(_serve_memory, config)) as place:
+        memory = place.ask()
     ratios = {
         f"{ours}/{theirs}": {
             kind: statistics.median(a / b for a, b in zip(by[ours], by[theirs], strict=True))
@@ -160,7 +206,7 @@ def measure_data(config: DataBenchmarkConfig) -> DataSpeed:
         | {f"{kind}_rounds": by[name] for kind, by in rates.items()}
         for name in rates["clock"]
     ]
-    return DataSpeed(rows, ratios, _memory(config))
+    return DataSpeed(rows, ratios, memory)
 
 
 def _loose_files(split: Path, folder: Path) -> list[str]:
@@ -179,8 +225,13 @@ def _loose_files(split: Path, folder: Path) -> list[str]:
 
 def _counted(stream: TrainStream) -> Iterator[int]:
     """Clips of each batch, once their normalised pixels are there, as a training step needs them."""
-    for batch in stream:
-        yield len(batch.pixels)
+    # By map, as _endless does: no batch is held while the next one is waited for. Else small objects settle in the room
+    # that a batch leaves in the heap, and each next one takes fresh memory.
+    yield from map(_clips, stream)
+
+
+def _clips(batch: ClipBatch) -> int:
+    return len(batch.pixels)
 
 
 def _taking(batches: Iterator[int]) -> Callable[[int], int]:
@@ -205,8 +256,8 @@ def _decode_only(frames: int, stride: int, job: tuple[str, int]) -> None:
     _decord_frames(job[0], frames, stride, np.random.default_rng(job[1]))
 
 
-def _raw_decord(config: DataBenchmarkConfig, paths: Sequence[str], stack: ExitStack) -> Callable[[int], int]:
-    pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(config.workers))
+def _raw_decord(config: DataBenchmarkConfig, paths: Sequence[str]) -> Callable[[int], int]:
+    pool = multiprocessing.get_context("spawn").Pool(config.workers)
     generator = np.random.default_rng(0)
     decode = partial(_decode_only, config.frames, config.stride)
 
@@ -259,6 +310,14 @@ def _map_style(config: DataBenchmarkConfig, paths: Sequence[str]) -> DataLoader:
         persistent_workers=True,
         multiprocessing_context="fork",
     )
+
+
+def _map_style_clips(config: DataBenchmarkConfig, paths: Sequence[str]) -> Callable[[int], int]:
+    return _taking(_endless(_map_style(config, paths)))
+
+
+def _shard_clips(config: DataBenchmarkConfig, clips_per_decode: int) -> Callable[[int], int]:
+    return _taking(_counted(config.stream(clips_per_decode)))
 
 
 def _endless(loader: DataLoader) -> Iterator[int]:
