@@ -20,7 +20,7 @@ from omegaconf import MISSING
 
 from mmjepa.config import run_program, to_dict
 from mmjepa.errors import UserError
-from mmjepa.evaluation.report.probe_clips import ProbeClips, load_clips
+from mmjepa.evaluation.report.probe_clips import ProbeClips, read_probe
 from mmjepa.evaluation.report.rows import load_results
 from mmjepa.evaluation.report.runs import load_runs
 from mmjepa.evaluation.results import result_path, write_results
@@ -59,7 +59,7 @@ def main(config: QualityConfig) -> None:
         seconds = statistics.median(one.seconds)
         rows.append({"recipe": where, "seconds": seconds, "probes": mean.estimate, "low": mean.low, "high": mean.high})
         print(f"{where}: {seconds:.0f} s, probes {mean.estimate:.3f} [{mean.low:.3f}, {mean.high:.3f}]")
-    difference = hierarchical_paired_difference(*([one.scores[seed] for seed in seeds] for one in (ours, theirs)))
+    difference = hierarchical_paired_difference([ours.scores[s] for s in seeds], [theirs.scores[s] for s in seeds])
     ratio = statistics.median(ours.seconds) / statistics.median(theirs.seconds)
     print(
         f"{len(seeds)} seeds: ours reads {difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] "
@@ -76,7 +76,7 @@ def _recipe(where: str) -> Recipe:
         if not (work / part).is_dir():
             raise UserError(f"{where}: no folder {work / part}")
     runs = [run for run in load_runs(work / "train") if run.encoder == variant]
-    clips = load_clips(load_results(work / "results"), PROBE).get(variant, {})
+    clips = read_probe(load_results(work / "results"), PROBE).clips.get(variant, {})
     if not runs or not clips:
         raise UserError(f"{where}: {work} has no trained and probed {variant!r}")
     return Recipe([_seconds(run.rows) for run in runs], {seed: _scores(one) for seed, one in clips.items()})
