@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gc
+import multiprocessing
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,22 @@ REFERENCE = "baseline"
 class OverheadConfig(PretrainConfig):
     """A training configuration; ``objectives``: options of the group ``objective`` to compare with the baseline.
 
-    ``repeats`` pairs of steps are timed for each after ``warmup``. out: .json file (null: print only).
+    ``repeats`` pairs of steps are timed for each after ``warmup``, ``jobs`` objectives side by side.
+    out: .json file (null: print only).
     """
 
     objectives: list[str] = field(default_factory=list)
     warmup: int = 1
     repeats: int = 5
+    jobs: int = 1
     out: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup < 1 or self.repeats < 1 or not self.objectives:
-            raise UserError("warmup, repeats and objectives need at least one each")
+        if min(self.warmup, self.repeats, self.jobs) < 1 or not self.objectives:
+            raise UserError("warmup, repeats, jobs and objectives need at least one each")
+        for objective in self.objectives:  # before anything is built
+            load_config("train", TrainConfig, ["run=unused", f"objective={objective}"])
         if REFERENCE in self.objectives:
             raise UserError(f"objectives: {REFERENCE} is what they are compared with")
 
@@ -58,27 +63,33 @@ def _trainer(config: TrainConfig, objective: str, layout: Layout) -> Iterator[tu
 
 
 def measure_overheads(config: OverheadConfig) -> Iterator[dict[str, Any]]:
-    """One row per objective: ``ratio`` is the median over pairs of steps on the same clips and masks. Seconds are the
-    processor's on a CPU, the clock's on a GPU."""
+    """One row per objective, in their order: ``ratio`` is the median over pairs of steps on the same clips and masks.
+    Seconds are the processor's on a CPU, the clock's on a GPU."""
+    # A process for each: engines hold themselves in circles, and one is as large as its model and optimiser.
+    with multiprocessing.get_context("spawn").Pool(config.jobs, maxtasksperchild=1) as pool:
+        yield from pool.imap(partial(_overhead, config), config.objectives)
+
+
+def _overhead(config: OverheadConfig, objective: str) -> dict[str, Any]:
     config = replace(config, steps=max(config.warmup + config.repeats, config.optimizer.warmup_steps + 1))
     # On a CPU the processor's seconds: other work on the machine then does not count.
     clock = "processor" if device().type == "cpu" else "wall"
-    with processes(config.accumulation) as layout, _trainer(config, REFERENCE, layout) as (plain_task, plain):
-        for objective in config.objectives:
-            with _trainer(config, objective, layout) as (task, trainer):
-                calls = {REFERENCE: _steps(plain, plain_task, layout), objective: _steps(trainer, task, layout)}
-                times = take_turns(calls, config.warmup, config.repeats, device(), clock)
-            del task, trainer, calls
-            gc.collect()  # engines hold themselves in circles, and one is as large as its model and optimiser
-            ratios = [ours / theirs for theirs, ours in zip(times[REFERENCE], times[objective], strict=True)]
-            yield {
-                "objective": objective,
-                "ratio": statistics.median(ratios),
-                "lowest": min(ratios),
-                "highest": max(ratios),
-                "baseline_seconds": statistics.median(times[REFERENCE]),
-                "seconds": statistics.median(times[objective]),
-            }
+    with ExitStack() as stack:
+        layout = stack.enter_context(processes(config.accumulation))
+        calls = {}
+        for name in (REFERENCE, objective):
+            task, trainer = stack.enter_context(_trainer(config, name, layout))
+            calls[name] = _steps(trainer, task, layout)
+        times = take_turns(calls, config.warmup, config.repeats, device(), clock)
+    ratios = [ours / theirs for theirs, ours in zip(times[REFERENCE], times[objective], strict=True)]
+    return {
+        "objective": objective,
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "baseline_seconds": statistics.median(times[REFERENCE]),
+        "seconds": statistics.median(times[objective]),
+    }
 
 
 def _steps(trainer: Trainer, task: SyntheticTask, layout: Layout) -> Callable[[], None]:

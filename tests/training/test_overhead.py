@@ -19,6 +19,7 @@ def test_every_objective_is_set_beside_the_baseline(tmp_path: Path) -> None:
         *SMALL,
         "objectives=[hw,hamiltonian]",
         "repeats=3",
+        "jobs=2",
         f"out={out}",
     )
     assert result.returncode == 0, result.stderr
@@ -31,4 +32,4 @@ def test_every_objective_is_set_beside_the_baseline(tmp_path: Path) -> None:
 def test_unknown_objectives_are_refused_in_one_line() -> None:
     result = start(ROOT / "eval" / "benchmark_objectives.py", "objectives=[nope]")
     assert result.returncode == 2
-    assert "objective/nope" in result.stderr.splitlines()[-1]
+    assert "no objective=nope" in result.stderr.splitlines()[-1]
