@@ -88,3 +88,15 @@ def test_tables_of_the_speed_page_are_those_of_the_committed_results() -> None:
     for name, *values in shares:
         for value, row in zip(values, steps, strict=True):
             assert value.strip() == f"{100 * row['profile'].get('aten::' + name.strip(' `'), 0):.1f} %"
+
+
+def test_factors_in_the_docs_are_those_of_the_committed_study() -> None:
+    with (STUDY / "report" / "study_factors.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["low"]]
+    committed = {
+        "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * float(row[name]) for name in ("value", "low", "high"))) for row in rows
+    }
+    page = (ROOT / "docs" / "objectives" / "factorised.md").read_text()
+    shown = {re.sub(r"\s+", " ", one) for one in re.findall(r"(?<![+-])\b\d+\.\d\s\[\d+\.\d, \d+\.\d\]", page)}
+    assert shown
+    assert shown <= committed
