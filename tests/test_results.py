@@ -81,6 +81,13 @@ def test_tables_of_the_speed_page_are_those_of_the_committed_results() -> None:
         f"{r['share_of_peak']:.2f} | {r['memory_gib']:.2f} | {r['ratio']:.2f} |"
         for r in steps
     ]
+    for name, row in zip(("ours, 500 steps", "published, 2,500 steps"), numbers("time_to_quality.json"), strict=True):
+        reads = f"{row['probes']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        wanted.append(f"| {name} | {row['seconds']:.0f} s | {reads} |")
+    one, two, three = (numbers(f"ranks_{name}.json")[0] for name in ("1_zero1", "2_zero1", "2_zero3"))
+    page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    assert f"2 ranks bring {two['clips_per_s'] / one['clips_per_s']:.2f} times" in page
+    assert f"ZeRO-3 takes {three['seconds_per_step'] / two['seconds_per_step']:.2f} times" in page
     shown = (ROOT / "docs" / "speed.md").read_text().splitlines()
     assert set(wanted) <= set(shown)
     shares = [line.split("|")[1:4] for line in shown if line.startswith("| `")]
