@@ -124,12 +124,11 @@ def run_program(
 def _no_option(error: MissingConfigException, config_dir: Path) -> str:
     """Which option is missing, and all there are beside it; Hydra itself does not look into subfolders."""
     group, _, option = str(error.missing_cfg_file).partition("/")
-    folder = (config_dir / group / option).parent
-    there = sorted(
-        path.relative_to(config_dir / group).with_suffix("").as_posix()
-        for path in (folder if folder.is_dir() else config_dir / group).rglob("*.yaml")
-        if path.stem != "common" and "shared" not in path.parts
-    )
+    base = config_dir.resolve() / group
+    options = [path.relative_to(base) for path in base.rglob("*.yaml")]
+    shown = [one for one in options if one.stem != "common" and one.parts[0] != "shared"]
+    beside = [one for one in shown if one.parent == Path(option).parent]  # in the subfolder that was asked for
+    there = sorted(one.with_suffix("").as_posix() for one in beside or shown)
     return f"no {group}={option}; there are {', '.join(there)}"
 
 

@@ -200,6 +200,11 @@ def test_every_model_size_is_valid(size: str) -> None:
         ("dry_run=2.5", "dry_run: "),
         ("experiment=sprites/nope", "no experiment=sprites/nope; there are sprites/ac, sprites/ac_hw, "),
         ("objective=nope", "no objective=nope; there are ac, ac_hw, "),
+        ("experiment=nope", "no experiment=nope; there are align"),
+        ("experiment=no/such", "no experiment=no/such; there are align, mixed/ac, "),
+        ("experiment=../x", "no experiment=../x; there are align, mixed/ac, "),
+        ("experiment=/tmp/x/y", "; there are align, mixed/ac, "),
+        ("objective=", "; there are ac, ac_hw, "),
         (
             "experiment=align encoder.checkpoint=x encoder.name=x data.decoder=decord",
             "data.decoder=decord is for task=pretrain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from threading import Thread
 
+import psutil
 import pytest
 
 from mmjepa.config import load_config
@@ -63,6 +65,15 @@ def test_failure_shows_the_log_and_leaves_out_only_what_needs_the_stage(
     assert {one.stem for one in tmp_path.glob("*.done")} == {"other", "beside"}
     run_stages([stages[3], stages[4]], 1, tmp_path / "logs")
     assert "already done: other, beside" in capsys.readouterr().out
+
+
+def test_what_a_failed_stage_has_started_ends_with_it(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    code = f"import subprocess, pathlib; p = subprocess.Popen(['sleep', '60']); pathlib.Path({str(child)!r})"
+    with pytest.raises(StageFailed):
+        run_stages([stage(tmp_path, "bad", f"{code}.write_text(str(p.pid)); 1 / 0")], 1, tmp_path / "logs")
+    with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, until its new parent looks
+        assert psutil.Process(int(child.read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 def test_stage_that_leaves_no_marker_has_failed(tmp_path: Path) -> None:

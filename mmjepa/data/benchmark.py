@@ -126,9 +126,12 @@ class _Place:
         there.close()
 
     def ask(self, *question: int) -> Any:
-        """The answer to a question. EOFError if the process has ended with an error, which it has printed."""
-        self._connection.send(question)
-        return self._connection.recv()
+        """The answer to a question. Raises RuntimeError if the process has ended, with an error that it has printed."""
+        try:
+            self._connection.send(question)
+            return self._connection.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError("a process that measures has ended; what it printed says why") from error
 
     def __enter__(self) -> _Place:
         return self
@@ -217,11 +220,13 @@ def _without_growing_heap() -> Iterator[None]:
     By default glibc keeps those below 32 MB, small batches among them, and with them a heap that grows to several times
     what is in use: memory would say more about it than about what is held.
     """
+    before = os.environ.get(HEAP)
     os.environ[HEAP] = "1000000"
     try:
         yield
     finally:
         del os.environ[HEAP]
+        os.environ |= {} if before is None else {HEAP: before}
 
 
 def _loose_files(split: Path, folder: Path) -> list[str]:

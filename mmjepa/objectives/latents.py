@@ -132,8 +132,8 @@ class Latents:
     def context_spread(self) -> Tensor:
         """How far the student's tokens lie from their clip's mean token, per channel: (L, D), of the global batch.
 
-        The unit of scale-free changes. A channel that only tells clips apart has none, so that it cannot make the
-        changes of others look small.
+        The unit of scale-free changes. What is constant in a clip does not count, so that telling clips apart cannot
+        make changes look small; what is constant at a place does, a code of positions too.
         """
         tokens = self.context.float()
         return root_mean_square((tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1))

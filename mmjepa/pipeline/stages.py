@@ -123,6 +123,7 @@ def run_stages(stages: Sequence[Stage], jobs: int, logs: Path) -> None:
                     _record(logs, stage).write_text(json.dumps(stage.settings()))
                 else:
                     failures[stage.name] = failure
+                    _stop([process])  # a launcher that died may have left its trainers behind
             if time.monotonic() > news:
                 news += NEWS_SECONDS
                 for process in running:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmjepa.config import load_config
 from mmjepa.errors import UserError
+from mmjepa.objectives import ObjectiveConfig
 from mmjepa.training.benchmark import SyntheticTask
 from mmjepa.training.engine import Trainer
 from mmjepa.training.launch import device, processes
@@ -45,15 +46,19 @@ class OverheadConfig(PretrainConfig):
         if min(self.warmup, self.repeats, self.jobs) < 1 or not self.objectives:
             raise UserError("warmup, repeats, jobs and objectives need at least one each")
         for objective in self.objectives:  # before anything is built
-            load_config("train", TrainConfig, ["run=unused", f"objective={objective}"])
+            _objective(objective)
         if REFERENCE in self.objectives:
             raise UserError(f"objectives: {REFERENCE} is what they are compared with")
+
+
+def _objective(name: str) -> ObjectiveConfig | None:
+    return load_config("train", TrainConfig, ["run=unused", "ema=null", f"objective={name}"]).objective
 
 
 @contextmanager
 def _trainer(config: TrainConfig, objective: str, layout: Layout) -> Iterator[tuple[SyntheticTask, Trainer]]:
     """A trainer of ``objective`` in a folder of its own. Unknown names raise UserError."""
-    chosen = load_config("train", TrainConfig, ["run=unused", f"objective={objective}"]).objective
+    chosen = _objective(objective)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
         here = replace(config, run=folder, objective=chosen)
