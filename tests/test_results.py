@@ -107,3 +107,18 @@ def test_factors_in_the_docs_are_those_of_the_committed_study() -> None:
     shown = {re.sub(r"\s+", " ", one) for one in re.findall(r"(?<![+-])\b\d+\.\d\s\[\d+\.\d, \d+\.\d\]", page)}
     assert shown
     assert shown <= committed
+
+
+def test_tables_of_costs_and_of_the_data_path_are_those_of_the_committed_results() -> None:
+    page = (ROOT / "docs" / "objectives.md").read_text()
+    for row in numbers("overhead.json"):
+        line = f"| `{row['objective']}` | {row['ratio']:.2f} | {row['lowest']:.2f} to {row['highest']:.2f} |"
+        assert line in page
+    meta = json.loads((ROOT / "results" / "benchmark_data.json").read_text())["meta"]
+    page = (ROOT / "docs" / "data.md").read_text()
+    for name, theirs in (("raw decord", "raw_decord"), ("map-style", "map_style")):
+        one, four = (meta["ratios"][f"shards_{clips}_per_decode/{theirs}"] for clips in (1, 4))
+        values = (one["clock"], one["processor"], four["clock"], four["processor"])
+        assert f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |" in page
+    assert f"{meta['memory']['last_quarter']:.0f} MB in three processes" in page
+    assert f"{100 * meta['memory']['growth']:+.1f} % from" in page
