@@ -24,9 +24,9 @@ def test_every_objective_is_set_beside_the_baseline(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     cheap, hamiltonian = json.loads(out.read_text())["rows"]
-    assert 0.5 < cheap["ratio"] < 2  # steps of milliseconds, on a machine that may be busy
-    assert hamiltonian["objective"] == "hamiltonian"
-    assert hamiltonian["lowest"] <= hamiltonian["ratio"] <= hamiltonian["highest"]
+    assert [cheap["objective"], hamiltonian["objective"]] == ["hw", "hamiltonian"]
+    for row in (cheap, hamiltonian):  # how large they are says nothing: steps of milliseconds, on a busy machine
+        assert 0 < row["lowest"] <= row["ratio"] <= row["highest"]
 
 
 def test_unknown_objectives_are_refused_in_one_line() -> None:
