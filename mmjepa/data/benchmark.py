@@ -235,7 +235,7 @@ def _loose_files(split: Path, folder: Path) -> list[str]:
     if data.kind != "video":
         raise UserError(f"{split}: holds stills; this measures videos")
     paths = []
-    for index in range(len(data)):
+    for index in data.present():
         sample = data.read(index)
         path = folder / f"{sample.key}.{sample.suffix}"
         path.write_bytes(sample.media)

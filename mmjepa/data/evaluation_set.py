@@ -51,7 +51,7 @@ class EvaluationSet:
         self.quarantine = quarantine or Quarantine()
         for split in self._splits:
             self.quarantine.record(split.damage)
-        self._rows = np.array([(s, i) for s, split in enumerate(self._splits) for i in range(len(split))])
+        self._rows = np.array([(s, i) for s, split in enumerate(self._splits) for i in split.present()])
         if limit is not None and limit < len(self._rows):
             subset = np.random.default_rng(0).choice(len(self._rows), limit, replace=False)
             self._rows = self._rows[np.sort(subset)]

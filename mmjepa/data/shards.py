@@ -1,7 +1,9 @@
 """Random access to the samples of a split: shards are plain tar files, indexed once by scanning their headers.
 
-What a damaged shard still holds is used; what is missing is named in :attr:`ShardedSplit.damage` and never fatal. The
-scan resynchronises after a damaged header: readers that stop there lose the rest of the shard without a word.
+The manifest alone says how many samples a split has and how they are numbered, so that damage on one machine does not
+change the order of training. What a damaged shard still holds is used; what it lacks is named in
+:attr:`ShardedSplit.damage`, keeps its place, and is an unusable sample there. The scan resynchronises after a damaged
+header: readers that stop there lose the rest of the shard without a word.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from mmjepa.errors import UserError
 MEDIA_SUFFIXES = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
 _MEMBER_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's rule: the key ends at the file name's first dot
 _OPEN_SHARDS = 32
+NOT_IN_SHARD = "no complete sample in its place in the shard"
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,13 @@ class _Entry:
 
 @dataclass
 class ShardScan:
-    """Complete samples of one shard, (key, media suffix, media, meta) in the order of the shard, and what is wrong."""
+    """What lies in each place of one shard, and what is wrong.
 
-    samples: list[tuple[str, str, Extent, Extent]] = field(default_factory=list)
+    A sample with one file lost keeps its place; one of which nothing is left has none, so that those behind it move up
+    and the last place of the shard is empty.
+    """
+
+    places: list[Place | None] = field(default_factory=list)
     damage: list[Failure] = field(default_factory=list)
 
 
@@ -95,13 +102,18 @@ def scan_shard(path: Path, kind: str, expected: int) -> ShardScan:
         trouble = str(error) or type(error).__name__
     for key, entry in entries.items():
         if entry.suffix is not None and entry.media is not None and entry.meta is not None:
-            scan.samples.append((key, entry.suffix, entry.media, entry.meta))
+            scan.places.append(Place(path, key, entry.suffix, entry.media, entry.meta))
         else:
             lacking = f"{kind} file" if entry.media is None else "JSON file"
             scan.damage.append(Failure(str(path), key, f"no complete {lacking} in the shard"))
-    if len(scan.samples) != expected:
-        reason = f"{len(scan.samples)} usable samples where the manifest says {expected}: {trouble}"
+            scan.places.append(None)
+    found = len(scan.places) - scan.places.count(None)
+    if found != expected:
+        reason = f"{found} usable samples where the manifest says {expected}: {trouble}"
         scan.damage.insert(0, Failure(str(path), None, reason))
+    while len(scan.places) > expected and None in scan.places:  # a damaged name makes one sample look like two
+        scan.places.remove(None)
+    scan.places = scan.places[:expected] + [None] * (expected - len(scan.places))
     return scan
 
 
@@ -154,7 +166,7 @@ class ShardFiles:
 
 
 class ShardedSplit:
-    """One split on disk: ``len(split)`` samples, numbered in file order, read by index.
+    """One split on disk: as many samples as its manifest says, numbered in file order, read by index.
 
     Raises UserError if the folder, its manifest or every shard is missing or holds nothing usable.
     """
@@ -167,33 +179,51 @@ class ShardedSplit:
         self.path = path
         self.manifest = Manifest.read(path)
         self.kind = self.manifest.kind
-        scans = [scan_shard(path / s.name, self.kind, s.samples) for s in self.manifest.shards]
-        self.damage = [failure for scan in scans for failure in scan.damage]
-        used = [
-            (path / s.name, scan.samples) for s, scan in zip(self.manifest.shards, scans, strict=True) if scan.samples
-        ]
-        if not used:
-            raise UserError(f"no usable samples in {path}: its {len(scans)} shards are missing, empty or damaged")
-        self.shard_paths = [shard for shard, _ in used]
-        self.shard_sizes = [len(samples) for _, samples in used]
-        # Arrays, not objects: worker processes share them with the parent instead of copying them page by page.
-        self._shard = np.repeat(np.arange(len(used)), self.shard_sizes)
-        rows = [sample for _, samples in used for sample in samples]
-        self._keys = np.array([key.encode() for key, _, _, _ in rows])
-        self._suffixes = np.array([suffix.encode() for _, suffix, _, _ in rows])
-        self._extents = np.array([(*_pair(media), *_pair(meta)) for _, _, media, meta in rows], dtype=np.int64)
+        self.shard_paths = [path / shard.name for shard in self.manifest.shards]
+        self.shard_sizes = [shard.samples for shard in self.manifest.shards]
+        self._ends = np.cumsum(self.shard_sizes)
+        self.damage: list[Failure] = []
         self._files = ShardFiles()
+        self._index()
+
+    def _index(self) -> None:
+        """Scan the shards."""
+        places: list[Place | None] = []
+        for shard, size in zip(self.shard_paths, self.shard_sizes, strict=True):
+            scan = scan_shard(shard, self.kind, size)
+            self.damage += scan.damage
+            places += scan.places
+        if not any(places):
+            raise UserError(
+                f"no usable samples in {self.path}: its {len(self.shard_paths)} shards are missing, empty or damaged"
+            )
+        # Arrays, not objects: worker processes share them with the parent instead of copying them page by page.
+        self._present = np.array([place is not None for place in places])
+        self._keys = np.array([b"" if place is None else place.key.encode() for place in places])
+        self._suffixes = np.array([b"" if place is None else place.suffix.encode() for place in places])
+        self._extents = np.array(
+            [(0, 0, 0, 0) if place is None else (*_pair(place.media), *_pair(place.meta)) for place in places],
+            dtype=np.int64,
+        )
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return int(self._ends[-1])
+
+    def present(self) -> list[int]:
+        """Indices of the samples that the shards held, complete, when the split was opened."""
+        return np.flatnonzero(self._present).tolist()
 
     def key(self, index: int) -> str:
-        """The key of sample ``index``."""
-        return bytes(self._keys[index]).decode()
+        """The key of sample ``index``. Raises UnusableSample if its shard does not hold it."""
+        return self._find(index).key
 
     def failure(self, index: int, reason: str) -> Failure:
-        """A record that sample ``index`` could not be used."""
-        return Failure(str(self.shard_paths[self._shard[index]]), self.key(index), reason)
+        """A record that sample ``index`` could not be used; it has no key if the shard does not hold the sample."""
+        try:
+            key = self.key(index)
+        except UnusableSample:
+            key = None
+        return Failure(self._shard_name(index), key, reason)
 
     def read(self, index: int) -> Sample:
         """Sample ``index``, undecoded.
@@ -217,11 +247,19 @@ class ShardedSplit:
         meta.pop(CHECKSUM, None)
         return meta
 
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self._ends, index, side="right"))
+
+    def _shard_name(self, index: int) -> str:
+        return str(self.shard_paths[self._shard_of(index)])
+
     def _find(self, index: int) -> Place:
+        if not self._present[index]:
+            raise UnusableSample(NOT_IN_SHARD)
         media_offset, media_size, meta_offset, meta_size = (int(number) for number in self._extents[index])
         return Place(
-            self.shard_paths[self._shard[index]],
-            self.key(index),
+            self.shard_paths[self._shard_of(index)],
+            bytes(self._keys[index]).decode(),
             bytes(self._suffixes[index]).decode(),
             Extent(media_offset, media_size),
             Extent(meta_offset, meta_size),

@@ -84,7 +84,7 @@ class TrainStream:
 
     @property
     def samples(self) -> int:
-        """Usable samples of all sources together."""
+        """Samples of all sources together, as their manifests count them."""
         return sum(len(split) for split in self._splits)
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -108,7 +108,7 @@ class TrainStream:
         last = exhausted.failures[-1]
         return (
             f"data source {exhausted.source}: {self._config.max_failures_in_row} unusable samples in a row, "
-            f"the last one {last.key} in {last.shard} ({last.reason})"
+            f"the last one {last.key or 'without a key'} in {last.shard} ({last.reason})"
         )
 
 

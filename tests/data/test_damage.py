@@ -200,6 +200,27 @@ def test_what_a_damaged_shard_still_holds_is_used(
     assert reason.startswith(f"{4 - len(lost)} usable samples where the manifest says 4")
 
 
+@pytest.mark.parametrize("break_shard", [cut_short, damage_header, make_text, remove])
+def test_damage_on_one_machine_does_not_change_the_order_of_training(
+    tmp_path: Path, twelve_videos: list[Sample], make_config: MakeConfig, break_shard: Callable[[Path], set[int]]
+) -> None:
+    """Only the rows of samples that are lost hold something else: ranks and restarts agree on all the others."""
+
+    def order(split: Path) -> list[str]:
+        stream = TrainStream(make_config({"v": (split, 1.0)}), seed=0, global_batch=4, quarantine=Quarantine())
+        return [key for batch in islice(stream, 9) for key in batch.keys]
+
+    whole = order(write_split(tmp_path / "whole", twelve_videos))
+    split = write_split(tmp_path / "damaged", twelve_videos)
+    lost = {f"clip-{number:03d}" for number in break_shard(split)}
+    damaged = order(split)
+    assert len(ShardedSplit(split)) == 12
+    assert not lost & set(damaged)
+    assert [new for old, new in zip(whole, damaged, strict=True) if old not in lost] == [
+        old for old in whole if old not in lost
+    ]
+
+
 def test_a_split_without_any_usable_shard_is_a_user_error(tmp_path: Path, twelve_videos: list[Sample]) -> None:
     split = write_split(tmp_path / "split", twelve_videos[:4])
     make_text(split)

@@ -22,7 +22,7 @@ def write_contact_sheet(split: Path, path: Path, rows: int = 16) -> None:
     """
     data = ShardedSplit(split)
     first_of_class: dict[int, Sample] = {}
-    for index in range(len(data)):
+    for index in data.present():
         sample = data.read(index)
         first_of_class.setdefault(sample.meta["label"], sample)
         if len(first_of_class) == rows:

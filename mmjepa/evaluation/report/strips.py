@@ -42,7 +42,7 @@ class ClipPictures:
 
     def __init__(self, splits: Sequence[Path]) -> None:
         self._splits = [ShardedSplit(path) for path in splits]
-        self._where = {split.key(i): (split, i) for split in self._splits for i in range(len(split))}
+        self._where = {split.key(i): (split, i) for split in self._splits for i in split.present()}
         self._pictures: dict[str, str | None] = {}
 
     def strip(self, key: str) -> str | None:
