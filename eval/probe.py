@@ -78,6 +78,8 @@ def main(config: ProbeConfig) -> None:
     }
     for clips in itertools.chain.from_iterable(splits.values()):
         clips.require("label")
+    for train_clips, test_clips in splits.values():
+        check_same_classes(train_clips, test_clips)
     for task, (train_clips, test_clips) in splits.items():
         controls = config.controls if train_clips.kind == "video" else ["none"]  # a still has no time to take away
         train, test = (encode_split(encoder, clips, controls) for clips in (train_clips, test_clips))
@@ -93,6 +95,19 @@ def main(config: ProbeConfig) -> None:
     np.savez_compressed(out.with_suffix(".npz"), allow_pickle=False, **clips_of)
     write_results(out, "eval/probe.py", to_dict(config), rows, facts)
     print(f"{len(rows)} rows: {out}")
+
+
+def check_same_classes(train: EvaluationSet, test: EvaluationSet) -> None:
+    """Raise UserError if a label of test means another class in train: each split numbered its classes by itself."""
+    numbers = train.class_names()
+    of_name = {name: number for number, name in numbers.items() if name}
+    for number, name in test.class_names().items():
+        if numbers.get(number, name) != name or of_name.get(name, number) != number:
+            there = f"label {number} is {numbers[number]}" if number in numbers else f"{name} has label {of_name[name]}"
+            raise UserError(
+                f"{there} in {train}, but label {number} is {name} in {test}: both must number one list of classes "
+                "(data_prep/folder.py: classes=TRAIN/classes.txt)"
+            )
 
 
 def encode_split(encoder: FrozenEncoder, clips: EvaluationSet, controls: Sequence[str]) -> LabelledTokens:

@@ -13,10 +13,11 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -59,7 +60,7 @@ def _merged(root: str, schema: type, overrides: Sequence[str], config_dir: Path 
     except MissingConfigException as error:
         raise UserError(_no_option(error, config_dir)) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(_no_setting(error, schema) or _one_line(error)) from error
     except ValueError as error:  # Hydra's own check of defaults lists: a group that is set to null
         raise UserError(f"{_one_line(error)}: name an option of the group, or take it away with ~group") from error
 
@@ -130,6 +131,24 @@ def _no_option(error: MissingConfigException, config_dir: Path) -> str:
     beside = [one for one in shown if one.parent == Path(option).parent]  # in the subfolder that was asked for
     there = sorted(one.with_suffix("").as_posix() for one in beside or shown)
     return f"no {group}={option}; there are {', '.join(there)}"
+
+
+def _no_setting(error: BaseException, schema: type) -> str | None:
+    """What to say of a key that Hydra cannot override because it is not there; None if that is not what happened.
+
+    Hydra's own advice, to append it with +, only holds below a mapping: everywhere else the schema refuses it.
+    """
+    matched = re.match(r"Could not override '([^']+)'\.\s+To append to your config", str(error))
+    if matched is None:
+        return None
+    parent: Any = schema
+    for name in matched[1].split(".")[:-1]:
+        parent = get_type_hints(parent).get(name) if dataclasses.is_dataclass(parent) else parent
+        if type(None) in get_args(parent):  # the part may be left out
+            parent = get_args(parent)[0]
+    if get_origin(parent) is dict:
+        return f"there is no {matched[1]} yet: +{matched[1]}=... adds it"
+    return f"there is no setting {matched[1]}; --help lists all"
 
 
 def _one_line(error: BaseException) -> str:

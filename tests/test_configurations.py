@@ -191,6 +191,8 @@ def test_every_model_size_is_valid(size: str) -> None:
     [
         ("model=null", "Config group override"),
         ("deepspeed=null", "name an option of the group"),
+        ("optimizer.lrr=1", "there is no setting optimizer.lrr; --help lists all"),
+        ("data.sources.mine.weight=2", "no data.sources.mine.weight yet: +data.sources.mine.weight=... adds it"),
         ("steps=null", "steps: "),
         ("ema.momentum=null", "ema.momentum: "),
         ("optimizer.lr=nan", "finite"),

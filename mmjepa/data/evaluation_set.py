@@ -89,6 +89,24 @@ class EvaluationSet:
         except UnusableSample:
             return False
 
+    def class_names(self) -> dict[int, str]:
+        """Name of each class by its number. Only JSON is read; samples without valid JSON do not count.
+
+        Raises UserError if a label is no number from 0, or if a class has two names.
+        """
+        names: dict[int, str] = {}
+        for key, (split, sample) in zip(self.keys, self._rows, strict=True):
+            try:
+                meta = self._splits[split].meta(sample)
+            except UnusableSample:
+                continue
+            label, name = meta.get("label"), meta.get("label_name", "")
+            if not isinstance(label, int) or label < 0:
+                raise UserError(f"{self}: the label of {key} is {label!r}, not a number from 0")
+            if names.setdefault(label, name) != name:
+                raise UserError(f"{self}: label {label} is {names[label]!r} and, of {key}, {name!r}")
+        return names
+
     @property
     def fingerprint(self) -> str:
         """Identifies the data (hex): the manifests' fingerprints and the samples taken, not how they are decoded."""

@@ -101,7 +101,7 @@ class Origin:
                 digest.update(chunk)
                 file.write(chunk)
         if digest.hexdigest() != shard.sha256:
-            raise OSError(None, "the bytes fetched are not those of the manifest's SHA-256")
+            raise OSError("the bytes fetched are not those of the manifest's SHA-256")
 
     def _make_room(self, newest: Path) -> None:
         """Remove the shards that were opened longest ago until the limit holds; never the newest."""
@@ -129,8 +129,13 @@ def _download(url: str) -> Iterator[bytes]:
         with gopen(url) as stream:
             while chunk := stream.read(_CHUNK):
                 yield chunk
-    except (ValueError, RuntimeError) as error:  # an unknown scheme; a command that failed
-        raise OSError(None, f"{urlparse(url).scheme}: {error}") from error
+    except ValueError as error:
+        raise OSError(f"{urlparse(url).scheme}: {error}") from error
+    except OSError as error:  # of a command that failed, WebDataset shows the arguments as Python prints them
+        failed = re.search(r"exit (-?\d+) \(read\)", str(error))
+        if failed is None:
+            raise
+        raise OSError(f"what fetches it ended with exit code {failed[1]}") from error
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -7,7 +7,6 @@ meta.json: provenance of the first start and, under "continued", of every later 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -22,17 +21,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mmjepa.config import config_hash, save_yaml, to_dict
-from mmjepa.errors import UserError
+from mmjepa.errors import UNWRITABLE, UserError
 from mmjepa.training.checkpoint import complete_checkpoints, read_state
 from mmjepa.training.config import RUNTIME_GROUPS, RUNTIME_KEYS, TrainingConfig
 
 PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "numpy", "mmjepa")
 SHOWN_DIFFERENCES = 5
-UNWRITABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR),
-}
-"""What a full or damaged disk, and a path that is not ours, answer to a write."""
 
 
 class RunFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -61,8 +62,8 @@ def sample(number: int, split: str) -> Sample:
     return Sample(f"{split}-{number:03d}", _video(colour, direction, number % 7), "mp4", meta)
 
 
-def write_videos(folder: Path, numbers: range, captions: bool = True) -> None:
-    """One split of videos; without captions if asked for."""
+def write_videos(folder: Path, numbers: range, captions: bool = True, class_names: Sequence[str] | None = None) -> None:
+    """One split of videos; without captions, or with names of the four classes, if asked for."""
     provenance = Provenance("tests", {}, 0, {}, "none")
     with ShardSetWriter(
         folder, name="squares", split=folder.name, kind="video", provenance=provenance, samples_per_shard=16
@@ -71,4 +72,6 @@ def write_videos(folder: Path, numbers: range, captions: bool = True) -> None:
             one = sample(number, folder.name)
             if not captions:
                 one.meta["captions"] = []
+            if class_names is not None:
+                one.meta["label_name"] = class_names[number % 4]
             writer.write(one)

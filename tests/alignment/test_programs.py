@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_world import BagOfWords
+from small_world import BagOfWords, write_videos
 
 from mmjepa.alignment.heads import AlignmentHead, HeadConfig, HeadInfo, save_head
 from mmjepa.config import run_program
@@ -168,3 +169,24 @@ def test_probe_rows_and_refusals(
     assert "unknown" not in capsys.readouterr().err
     for change, message in (("probes=[svm]", "probes=['svm']"), ("tasks=[absent]", "absent-train")):
         assert message in refusal(capsys, "probe", module, "ProbeConfig", [*base, change])
+
+
+@pytest.mark.parametrize(
+    ("tested", "message"),
+    [
+        ("acde", "label 1 is b in .*train, but label 1 is c in .*test: both must number one list"),
+        ("abce", None),
+    ],
+)
+def test_a_label_means_one_class_in_train_and_test(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tested: str, message: str | None
+) -> None:
+    """Splits that numbered their own classes would be scored as if they had numbered one list."""
+    write_videos(tmp_path / "own-train", range(12), class_names="abcd")
+    write_videos(tmp_path / "own-test", range(3), class_names=tested)
+    module = load_program("probe")
+    base = arguments(tmp_path, checkpoint, tmp_path / "probe.json", "tasks=[own]", "probes=[knn]", "controls=[none]")
+    if message is None:
+        run_program("probe", module.ProbeConfig, module.main, base)
+    else:
+        assert re.search(message, refusal(capsys, "probe", module, "ProbeConfig", base))

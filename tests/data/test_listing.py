@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,48 @@ def test_class_folders_become_a_split(raw: Path, tmp_path: Path) -> None:
     write_listing(ListingConfig(str(raw), str(tmp_path / "my-train"), samples_per_shard=2))
     found = [(number, meta["label"], meta["label_name"]) for number, meta in read(tmp_path / "my-train")]
     assert sorted(found) == [(0, 1, "walk"), (1, 1, "walk"), (2, 0, "run")]
+
+
+def test_a_split_takes_its_labels_from_another(raw: Path, tmp_path: Path) -> None:
+    """Folders of a test split may lack classes, or be fewer: by itself it would number them otherwise."""
+    (raw / "jump").mkdir()
+    (raw / "jump" / "e.mp4").write_bytes(encode_video(3, frames=8))
+    write_listing(ListingConfig(str(raw), str(tmp_path / "my-train")))
+    classes = tmp_path / "my-train" / "classes.txt"
+    assert classes.read_text().split() == ["jump", "run", "walk"]
+    shutil.rmtree(raw / "jump")
+    write_listing(ListingConfig(str(raw), str(tmp_path / "my-test"), classes=str(classes)))
+    labels = {meta["label_name"]: meta["label"] for _, meta in read(tmp_path / "my-test")}
+    assert labels == {"run": 1, "walk": 2}
+    assert (tmp_path / "my-test" / "classes.txt").read_text() == classes.read_text()
+    classes.write_text("run\n")
+    with pytest.raises(UserError, match=r"does not name walk, which"):
+        write_listing(ListingConfig(str(raw), str(tmp_path / "other"), classes=str(classes)))
+    classes.write_text("run\nwalk\nrun\n")
+    with pytest.raises(UserError, match="names run twice"):
+        write_listing(ListingConfig(str(raw), str(tmp_path / "other"), classes=str(classes)))
+
+
+def test_hidden_files_are_passed_over_and_deeper_ones_named(
+    raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("walk/._c.mp4", ".thumbs/x.mp4", "walk/more/deep.mp4", "top.mp4"):
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).write_bytes(b"no video")
+    write_listing(ListingConfig(str(raw), str(tmp_path / "my-train")))
+    assert len(read(tmp_path / "my-train")) == 3
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith(f"2 files are not in a class folder of {raw}, e.g. ")
+
+
+def test_files_that_a_csv_names_and_nobody_has(raw: Path, tmp_path: Path) -> None:
+    (raw / "list.csv").write_text("path,label\nwalk/c.mp4,walk\nwalk/gone.mp4,walk\nrun/d.mp4,run\n")
+    out = tmp_path / "my-train"
+    with pytest.raises(UserError, match=r"1 of 3 files are missing, e.g. .*walk/gone.mp4, .*missing=skip"):
+        write_listing(ListingConfig(str(raw / "list.csv"), str(out)))
+    write_listing(ListingConfig(str(raw / "list.csv"), str(out), missing="skip"))
+    assert sorted(number for number, _ in read(out)) == [1, 2]
+    assert json.loads((out / "left-out.jsonl").read_text())["file"] == str(raw / "walk" / "gone.mp4")
 
 
 def test_csv_with_several_captions_of_one_file(raw: Path, tmp_path: Path) -> None:
@@ -76,11 +120,12 @@ def test_stills_are_copied_and_not_mixed_with_videos(raw: Path, tmp_path: Path) 
     [
         (None, "neither a folder of class folders nor a .csv"),
         ("walk/c.mp4\nrun/d.mp4", "first line must name the columns"),
-        ("path,label\nwalk/z.mp4,walk", "line 2: .*z.mp4 is not a video"),
+        ("path,label\nwalk/z.mp4,walk", "1 of 1 files are missing, e.g. .*walk/z.mp4"),
         ("path,label\nrun/notes.txt,run", "line 2: .*notes.txt is not a video"),
         ("path,label\nwalk/c.mp4,walk\nwalk/c.mp4,run", "line 3: .*two labels"),
-        ("path,label\nwalk/c.mp4", "line 2: .*no label"),
-        ("path,label", "holds nothing to shard"),
+        ("path,label\nwalk/c.mp4", "line 2: no label"),
+        ("path,label", "holds no rows"),
+        ("path,label,caption\nwalk/c.mp4,walk,one walks, then runs", "line 2: more fields than columns; .*quotes"),
     ],
 )
 def test_a_list_that_is_none_is_refused_in_one_line(

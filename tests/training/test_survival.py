@@ -133,6 +133,13 @@ def test_a_write_that_fails_half_way_leaves_the_checkpoint_before(
     assert read_curve(run) == read_curve(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("place", ["file/run", "/proc/run"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, train_toy: Train, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write into run=.*: (Not a directory|No such file or directory)"):
+        train_toy(tmp_path / place)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB that is mounted for the test."""

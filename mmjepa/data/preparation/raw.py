@@ -49,10 +49,10 @@ class RawFolder:
             raise UserError(f"raw={raw}: there is no such folder")
         if videos is not None and not Path(videos).is_dir():
             raise UserError(f"videos={videos}: there is no such folder")
-        self._files = list(_walk(self.path))
+        self._files = list(walk(self.path))
         self._videos: dict[str, list[Path]] = {}
         self._named: set[str] = set()
-        for path in self._files if videos is None else _walk(Path(videos)):
+        for path in self._files if videos is None else walk(Path(videos)):
             if path.suffix.lower().removeprefix(".") in VIDEO_FILES:
                 self._videos.setdefault(_stem(path.name), []).append(path)
 
@@ -89,7 +89,8 @@ class RawFolder:
             _LOG.info("%d videos are not in the lists that were read, e.g. %s", len(unnamed), unnamed[0])
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def walk(root: Path) -> Iterator[Path]:
+    """All files below ``root``, in the order of their names; what is hidden (a dot first) is passed over."""
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
@@ -141,14 +142,29 @@ def read_entries(path: Path, *fields: str, inside: str | None = None) -> list[di
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV file with a header that names at least ``columns``, which are filled in every row."""
+    return [row for _, row in read_rows(path, columns)]
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Like :func:`read_table`, each row after the number of the line that it ends on.
+
+    Raises UserError, with that line, if a column is empty or if there are more fields than columns, as where a comma of
+    a caption is not quoted: what follows it would be lost.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+        if lacking:
+            raise UserError(f"{path}: the first line must name the columns {', '.join(columns)}; no {lacking[0]}")
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise UserError(f"{path}: {error}") from error
-    for line, row in enumerate(rows, start=2):
-        lacking = [name for name in columns if not row.get(name)]
-        if lacking:
-            raise UserError(f"{path} line {line}: no {', '.join(lacking)}")
+    for line, row in rows:
+        empty = [name for name in columns if not row[name]]
+        if empty:
+            raise UserError(f"{path} line {line}: no {', '.join(empty)}")
+        if None in row:
+            raise UserError(f"{path} line {line}: more fields than columns; put texts with commas into double quotes")
     if not rows:
         raise UserError(f"{path}: holds no rows")
     return rows

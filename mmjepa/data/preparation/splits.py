@@ -23,7 +23,7 @@ from mmjepa.data.preparation.options import FINISH, PreparationConfig, StillEnco
 from mmjepa.data.preparation.records import LeftOut, SplitPlan
 from mmjepa.data.preparation.work import NOTES, PACKAGES, ShardNote, ShardTask, finished_note, make_shard
 from mmjepa.digest import file_sha256
-from mmjepa.errors import UserError
+from mmjepa.errors import UserError, making
 
 _LOG = logging.getLogger(__name__)
 _LEFT_OUT = "left-out.jsonl"
@@ -59,9 +59,20 @@ def prepare(
     same settings is left alone, and so are finished shards of an interrupted run. Raises UserError if annotations do
     not name what was published, files are missing (see ``config.missing``), or the folder holds something else.
     """
+    with making("out", config.out):
+        return _prepared(config, program, plans, encoding, Path(config.out) if out is None else out, settings)
+
+
+def _prepared(
+    config: PreparationConfig,
+    program: str,
+    plans: Sequence[SplitPlan],
+    encoding: VideoEncoding | StillEncoding,
+    out: Path,
+    settings: dict[str, Any],
+) -> list[Path]:
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise UserError(f"out={config.out}: is a file, not a folder")
-    out = Path(config.out) if out is None else out
     _check_counts(config, plans)
     _check_files(config, plans, out)
     checksums = None if config.checksums is None else Checksums(Path(config.checksums))

@@ -124,10 +124,15 @@ def _samples(task: ShardTask, left_out: list[LeftOut]) -> Iterator[Sample]:
     with contextlib.closing(ordered_batches(_Storing(task), range(len(task.records)), workers, PREFETCH)) as results:
         for (key, record), stored in zip(task.records, results, strict=True):
             if isinstance(stored, str):
-                left_out.append(LeftOut(record.id, record.media.name, stored))
+                left_out.append(LeftOut(record.id, _shown(record), stored))
             else:
                 suffix, media = stored
                 yield Sample(key, media, suffix, record.meta(task.source, task.split))
+
+
+def _shown(record: Record) -> str:
+    """The record's file as messages name it: with its folder, which is its class in many a data set."""
+    return "/".join(record.media.parts[-2:]) if isinstance(record.media, Path) else record.media.name
 
 
 class _Storing(WatchedWork):

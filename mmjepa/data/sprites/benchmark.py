@@ -19,7 +19,7 @@ from mmjepa.data.sprites.draw import draw_scene
 from mmjepa.data.sprites.encoding import EncodingOptions
 from mmjepa.data.sprites.options import SceneOptions
 from mmjepa.data.sprites.samples import make_sample
-from mmjepa.errors import UserError
+from mmjepa.errors import UserError, making
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ def make_benchmark(config: SpritesConfig) -> list[Path]:
             manifest = _manifest(config, folder.name, samples)
             if not _is_up_to_date(folder, manifest):
                 todo.append(_Split(folder, manifest, _shards(config, folder, samples)))
-    _make_splits(todo, config.processes)
+    with making("out", config.out):
+        _make_splits(todo, config.processes)
     return folders
 
 

@@ -216,7 +216,7 @@ def test_other_counts_than_published_are_refused_in_words(write: Write, layout: 
         ("imagenet100", "LOC_val_solution.csv", None, "is not sorted into classes"),
         ("diving48", "Diving48_V2_test.json", {}, "does not hold a list"),
         ("diving48", "Diving48_vocab.json", [["Back"]], "must list 48 dives"),
-        ("msrvtt", "MSRVTT_JSFUSION_test.csv", "key,video_id\nret0,video7\n", "line 2: no sentence"),
+        ("msrvtt", "MSRVTT_JSFUSION_test.csv", "key,video_id\nret0,video7\n", "no sentence"),
         ("msrvtt", "MSRVTT_train.9k.csv", "video_id\nvideo7\n", "1 videos are in MSRVTT_train.9k.csv and"),
         ("msrvtt", "MSRVTT_train.9k.csv", "video_id\nvideo99\n", "video99 has no sentence"),
         ("msvd", "val_list.txt", "mv89psg6zh9_1_2\n", "has no description"),

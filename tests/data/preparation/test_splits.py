@@ -168,11 +168,11 @@ def test_missing_and_corrupt_videos(
     with pytest.raises(UserError, match=r"diving48-train: 1 of 6 files are missing, e.g. 4RTPdgoLHJU_00004"):
         write(mine, out)
     layouts.put(mine / "rgb" / "4RTPdgoLHJU_00004.mp4", layouts.tiny_video(4))
-    with pytest.raises(UserError, match=r"1 of 6 files cannot be used, e.g. 4RTPdgoLHJU_00002.mp4 \(does not decode"):
+    with pytest.raises(UserError, match=r"1 of 6 files cannot be used, e.g. rgb/4RTPdgoLHJU_00002.mp4 \(does not"):
         write(mine, out)
     assert not (out / TRAIN / "manifest.json").exists()
     listed = [json.loads(line) for line in (out / TRAIN / "left-out.jsonl").read_text().splitlines()]
-    assert [(one["id"], one["file"]) for one in listed] == [("4RTPdgoLHJU_00002", "4RTPdgoLHJU_00002.mp4")]
+    assert [(one["id"], one["file"]) for one in listed] == [("4RTPdgoLHJU_00002", "rgb/4RTPdgoLHJU_00002.mp4")]
     skipped = tmp_path / "skipped"
     write(mine, skipped, "missing=skip")
     present = Manifest.read(skipped / TRAIN)
@@ -192,6 +192,14 @@ def test_nothing_usable_is_an_error(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     with pytest.raises(UserError, match="none of the files that the annotations name are in"):
         write(raw, tmp_path / "other", "missing=skip", f"videos={tmp_path / 'videos'}")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_place_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path, processes: int) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make out=.*file/data: Not a directory \(.*") as caught:
+        write(raw, tmp_path / "file" / "data", f"processes={processes}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

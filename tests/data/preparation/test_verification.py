@@ -117,7 +117,7 @@ def test_a_file_that_ends_or_hangs_the_decoder_is_left_out(
         return store_video(path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(work, "store_video", troubled)
-    assert prepare(three, timeout=2.0) == (["0.mp4", "2.mp4"], {"1.mp4": reason})
+    assert prepare(three, timeout=2.0) == (["0.mp4", "2.mp4"], {"good/1.mp4": reason})
 
 
 def test_files_that_differ_from_their_checksums_are_left_out(three: Path) -> None:
@@ -126,7 +126,7 @@ def test_files_that_differ_from_their_checksums_are_left_out(three: Path) -> Non
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(three)}" for path in paths]
     sums.write_text("\n".join(lines))
     paths[1].write_bytes(encode_video(9, frames=8))
-    assert prepare(three, checksums=str(sums)) == (["0.mp4", "2.mp4"], {"1.mp4": "differs from its checksum"})
+    assert prepare(three, checksums=str(sums)) == (["0.mp4", "2.mp4"], {"good/1.mp4": "differs from its checksum"})
 
 
 @pytest.mark.parametrize(
