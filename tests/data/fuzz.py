@@ -230,7 +230,7 @@ def _prepare(
         sums.write_text("".join(f"{hashlib.sha256(s.media).hexdigest()}  {s.key}.{s.suffix}\n" for s in published))
     listing = ListingConfig(raw=str(raw / "list.csv"), out=str(split), missing="skip")
     write_listing(replace(listing, checksums=None if sums is None else str(sums)))
-    reasons |= {row["file"].partition(".")[0]: row["reason"] for row in _rows(split / "left-out.jsonl")}
+    reasons |= {Path(row["file"]).stem: row["reason"] for row in _rows(split / "left-out.jsonl")}
     shutil.rmtree(raw)
     return split
 
