@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmjepa.models.attention import attend
+from mmjepa.models.remade import remade
 from mmjepa.models.rope import rotate
 
 NORM_EPS = 1e-6
@@ -23,16 +28,23 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
-        """(B, tokens, width) -> (B, tokens, width)"""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, head_dim
-        query, key = rotate(qkv[:2], rotary)
-        mixed = attend(query, key, qkv[2])
-        return self.proj(mixed.transpose(1, 2).flatten(-2))
+    def forward(self, qkv: Tensor, rotary: Tensor) -> Tensor:
+        """Queries, keys and values (B, tokens, 3 * width) of ``self.qkv`` -> (B, tokens, width)"""
+        parts = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3, B, heads, tokens, head_dim
+        query, key = rotate(parts[:2], rotary)
+        # The copy of the values lets go of all of ``qkv``: rotation needs none of it for its backward pass.
+        mixed = attend(query, key, parts[2].contiguous())
+        return F.linear(mixed.transpose(1, 2).flatten(-2), self.proj.weight, self.proj.bias)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and added to the residual stream."""
+    """Attention and MLP, each behind a LayerNorm and added to the residual stream.
+
+    Its layers hold parameters and are not called: ZeRO-3 then gathers and frees them once per block, not once per
+    layer. For the backward pass a block keeps its two residual streams, rotated queries and keys, values, the
+    attention's output, and the hidden layer before its activation; what norms and activation give is made again
+    (see :func:`remade`; ``keep``: is kept as well).
+    """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -42,10 +54,27 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor, keep: bool = False) -> Tensor:
         """(B, tokens, width) -> (B, tokens, width)"""
-        x = x + self.attention(self.norm1(x), rotary)
-        return x + self.mlp(self.norm2(x))
+        enter, _, leave = self.mlp
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        qkv = _after(partial(_normalised, self.norm1, x, dtype), self.attention.qkv, keep)
+        x = x + self.attention.forward(qkv, rotary)
+        hidden = _after(partial(_normalised, self.norm2, x, dtype), enter, keep)
+        return x + _after(partial(F.gelu, hidden), leave, keep)
+
+
+def _after(make: Callable[[], Tensor], linear: nn.Module, keep: bool) -> Tensor:
+    """The linear layer of what ``make`` gives, which is not kept."""
+    entering = make()
+    with nullcontext() if keep else remade(entering, make):
+        return F.linear(entering, linear.weight, linear.bias)  # type: ignore[arg-type]
+
+
+def _normalised(norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """LayerNorm of the residual stream, in the dtype in which matrices are multiplied."""
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(dtype)
 
 
 class Trunk(nn.Module):
@@ -66,7 +95,8 @@ class Trunk(nn.Module):
         tapped = []
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, rotary, use_reentrant=False)
+                # Checkpointing forgets all that is kept inside, but not what making it again would start from.
+                x = checkpoint(block, x, rotary, keep=True, use_reentrant=False)
             else:
                 x = block(x, rotary)
             if number in taps:

@@ -94,17 +94,16 @@ def clip_activation_bytes(
 ) -> float:
     """Bytes per clip that the backward pass of a step with the JEPA loss needs kept.
 
-    Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, both
-    normalised streams, the fused QKV product, rotated queries and keys, the attention's output, and the MLP's hidden
-    layer before and after its activation. The target encoder keeps its output alone, but without
-    ``stop_gradient`` all of this. Terms beside the JEPA loss add
-    some copies of the tokens they look at; activation checkpointing (``recompute``) leaves one stream per block.
+    Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, values,
+    rotated queries and keys, the attention's output, and the MLP's hidden layer before its activation. The target
+    encoder keeps its output alone, but without ``stop_gradient`` all of this. Terms beside the JEPA loss add some
+    copies of the tokens they look at; activation checkpointing (``recompute``) leaves one stream per block.
     """
     flat, narrow = model.levels * model.width, model.predictor
     low = BF16 if precision == "bf16" else FP32
 
     def trunk(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
-        streams, products = 2 * FP32, (2 + 3 + 2 + 1 + 2 * mlp_ratio) * low
+        streams, products = 2 * FP32, (1 + 2 + 1 + mlp_ratio) * low
         block = tokens * width * (streams + products)
         return depth * tokens * width * FP32 + block if model.recompute else depth * block
 

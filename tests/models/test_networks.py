@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig, PredictorConfig, TokenGrid, build_video_jepa, normalise_levels, patchify
 from mmjepa.models.public import encoder_state
+from mmjepa.models.rope import rotary_table
+from mmjepa.models.transformer import Block
 
 TINY = ModelConfig("t", 24, 4, 2, frames=8, resolution=64, patch=16, predictor=PredictorConfig(24, 2, 2))
 
@@ -71,6 +75,48 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     assert len(gradients[0]) > 20
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_block_is_its_layers_one_after_the_other_to_the_last_bit(precision: torch.dtype) -> None:
+    """Its layers are not called, and part of what they give is made again in the backward pass."""
+    torch.manual_seed(0)
+    block = Block(24, 2, 4.0).to(torch.float64 if precision == torch.float64 else torch.float32)
+    rotary = rotary_table(TokenGrid(2, 3, 3), 12)
+    x = torch.randn(2, 18, 24, dtype=next(block.parameters()).dtype)
+
+    def layer_by_layer(x: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
+        attention = block.attention
+        x = x + attention(attention.qkv(block.norm1(x)), rotary)
+        return x + block.mlp(block.norm2(x))
+
+    results = []
+    for forward in (block, layer_by_layer):
+        entering = x.clone().requires_grad_()
+        block.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            out = forward(entering, rotary)
+        (out.float() ** 2).sum().backward()
+        results.append([out, entering.grad, *(p.grad for p in block.parameters())])
+    for made_again, plain in zip(*results, strict=True):
+        assert torch.equal(made_again, plain)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_recomputing_blocks_keep_no_hidden_layers(monkeypatch: pytest.MonkeyPatch, recompute: bool) -> None:
+    """What a block would make its activations from again must not outlive a forward pass that forgets them all."""
+    gelu, hidden = torch.nn.functional.gelu, []
+
+    def noted(x: torch.Tensor) -> torch.Tensor:
+        hidden.append(weakref.ref(x))
+        return gelu(x)
+
+    monkeypatch.setattr(torch.nn.functional, "gelu", noted)
+    model = build_video_jepa(ModelConfig(**{**TINY.__dict__, "recompute": recompute}))
+    loss = model.encoder(torch.randn(1, 3, 8, 64, 64)).square().mean()
+    assert len(hidden) == TINY.depth
+    assert sum(one() is not None for one in hidden) == (0 if recompute else TINY.depth)
+    loss.backward()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -30,12 +32,20 @@ def bytes_kept(compute: Callable[[], object], apart_from: Iterable[Tensor]) -> i
     """Bytes of all distinct storages that autograd keeps for the backward pass of ``compute``."""
     known = {tensor.untyped_storage().data_ptr() for tensor in apart_from}
     kept: dict[int, Tensor] = {}
+    hooks = torch.autograd.graph.saved_tensors_hooks
 
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
-        return tensor
+    def seen(saved: Any) -> Any:
+        if isinstance(saved, Tensor):
+            kept[saved.untyped_storage().data_ptr()] = saved  # held, so that no address is used twice
+        return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    def inner_hooks(pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> Any:
+        return hooks(lambda tensor: seen(pack(tensor)), unpack)  # within hooks the outer ones see nothing
+
+    with (
+        hooks(seen, lambda tensor: tensor),
+        mock.patch.object(torch.autograd.graph, "saved_tensors_hooks", inner_hooks),
+    ):
         alive = compute()
     assert alive is not None
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in known)
