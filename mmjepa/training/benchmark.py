@@ -132,7 +132,8 @@ def _counted(trainer: Trainer, micro_batches: Sequence[PretrainBatch]) -> dict[s
     micro, parts = len(micro_batches[0].clips), task.parts
     masks = expected_masks(parts.model, parts.masking, parts.masking.group_size(config.batch_size, micro), config.seed)
     parameters, grid = Parameters.of(parts.model, parts.objective), parts.model.grid()
-    state = state_bytes(parameters, config.ema is not None, config.precision, config.deepspeed.stage, layout.world)
+    stage = config.deepspeed.stage_on(layout.world)
+    state = state_bytes(parameters, config.ema is not None, config.precision, stage, layout.world)
     stop_gradient = parts.objective.stop_gradient
     kept = micro * clip_activation_bytes(parts.model, grid, masks, config.precision, stop_gradient)
     flops = clip_flops(parts.model, parameters.heads, grid, masks, stop_gradient)

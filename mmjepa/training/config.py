@@ -64,18 +64,25 @@ class EmaConfig:
 class DeepSpeedConfig:
     """What is handed to DeepSpeed: the ZeRO stage and its communication buckets (elements).
 
+    ``stage`` null: 1 on several ranks, and 0 on one, where nothing is shared out and stage 1 would only copy.
     ``whole_below``: under stage 3, parameters of fewer elements stay whole on every rank.
     """
 
-    stage: int = 1
+    stage: int | None = None
     overlap_comm: bool = False
     reduce_bucket_size: int = 500_000_000
     allgather_bucket_size: int = 500_000_000
     whole_below: int = 100_000
 
     def __post_init__(self) -> None:
-        if self.stage not in (0, 1, 2, 3):
-            raise UserError(f"deepspeed: no ZeRO stage {self.stage} (0 to 3)")
+        if self.stage not in (None, 0, 1, 2, 3):
+            raise UserError(f"deepspeed: no ZeRO stage {self.stage} (0 to 3, or null)")
+
+    def stage_on(self, ranks: int) -> int:
+        """The ZeRO stage on so many ranks."""
+        if self.stage is None:
+            return 1 if ranks > 1 else 0
+        return self.stage
 
 
 @dataclass

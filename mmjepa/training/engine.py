@@ -67,11 +67,12 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, task: Task, layout: Layout, folder: RunFolder) -> None:
         self.config, self.task, self.layout, self.folder = config, task, layout, folder
-        self.checkpoints = Checkpoints(folder.checkpoints, layout, config.deepspeed.stage, config.checkpoint)
+        self.stage = config.deepspeed.stage_on(layout.world)
+        self.checkpoints = Checkpoints(folder.checkpoints, layout, self.stage, config.checkpoint)
         if config.compile:
             compile_blocks(task.compiled_modules())
         self.engine = deepspeed_engine(task, config, layout)
-        if config.deepspeed.stage == 3:
+        if self.stage == 3:
             for module in task.frozen_modules():
                 partition_frozen(module, config.deepspeed)
         done = self.checkpoints.load_latest(self.engine)
@@ -159,7 +160,7 @@ class Trainer:
 
     def _clip(self) -> Tensor | None:
         """Stage 0: clip the (already averaged) gradients, see to the skip, return the norm. Else DeepSpeed does it."""
-        if self.config.deepspeed.stage:
+        if self.stage:
             return None
         limit = self.config.optimizer.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), math.inf if limit is None else limit)

@@ -106,7 +106,7 @@ def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
     """
     import deepspeed
 
-    settings = config.deepspeed
+    stage = config.deepspeed.stage_on(layout.world)
     engine, *_ = deepspeed.initialize(
         model=task,
         optimizer=_adamw(task, config.optimizer),
@@ -117,8 +117,8 @@ def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
             "gradient_accumulation_steps": layout.accumulation,
             # At stage 0 the engine clips by itself, in the same pass that measures the norm: DeepSpeed would not
             # report it there.
-            "gradient_clipping": (config.optimizer.max_grad_norm or 0.0) if settings.stage else 0.0,  # 0: none
-            "zero_optimization": _zero(settings),
+            "gradient_clipping": (config.optimizer.max_grad_norm or 0.0) if stage else 0.0,  # 0: none
+            "zero_optimization": _zero(config.deepspeed, stage),
         },
     )
     return engine
@@ -132,16 +132,16 @@ def partition_frozen(module: nn.Module, settings: DeepSpeedConfig) -> None:
     """
     import deepspeed
 
-    zero = _zero(settings) | {"stage3_param_persistence_threshold": 0}
+    zero = _zero(settings, 3) | {"stage3_param_persistence_threshold": 0}
     config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
     deepspeed.initialize(model=module, dist_init_required=False, config=config)
 
 
 # Under stage 3 DeepSpeed also replaces torch.nn.functional.linear, for the whole process, by one that keeps no bfloat16
 # copy of a weight for the backward pass: with autocast these copies would add up to the whole model.
-def _zero(settings: DeepSpeedConfig) -> dict[str, Any]:
+def _zero(settings: DeepSpeedConfig, stage: int) -> dict[str, Any]:
     return {
-        "stage": settings.stage,
+        "stage": stage,
         "overlap_comm": settings.overlap_comm,
         "reduce_bucket_size": settings.reduce_bucket_size,
         "allgather_bucket_size": settings.allgather_bucket_size,

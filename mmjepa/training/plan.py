@@ -58,7 +58,8 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
 
     guess = "" if torch.cuda.is_available() or config.precision == "bf16" else " (GPUs may choose bf16: set precision)"
     yield "run", f"{config.run}: {config.steps:,} steps of {config.batch_size} clips, {config.precision}{guess}"
-    yield "ranks", f"{ranks}, ZeRO-{config.deepspeed.stage}, {config.accumulation} micro-batch(es) of {micro} a rank"
+    stage = config.deepspeed.stage_on(ranks)
+    yield "ranks", f"{ranks}, ZeRO-{stage}, {config.accumulation} micro-batch(es) of {micro} a rank"
     yield (
         "parameters",
         (
@@ -87,7 +88,7 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
             f"{flops * config.batch_size * config.steps / 1e15:,.1f} PFLOP in all{more}"
         ),
     )
-    kept = state_bytes(parameters, config.ema is not None, config.precision, config.deepspeed.stage, ranks)
+    kept = state_bytes(parameters, config.ema is not None, config.precision, stage, ranks)
     activations = micro * clip_activation_bytes(model, grid, masks, config.precision, stop_gradient)
     yield (
         "memory per rank",

@@ -101,7 +101,7 @@ def volume(work: Work, settings: DeepSpeedConfig) -> float:
     stages 1 and 2 do just these two. Stage 3 gathers parameters for the forward pass and again for the backward pass,
     and the teacher's once.
     """
-    if settings.stage < 3:
+    if settings.stage != 3:
         return 2.0 * work.trained * FP32
     return (3.0 * work.trained + work.teacher) * FP32
 
@@ -126,7 +126,7 @@ def _step(work: Work, settings: DeepSpeedConfig, cluster: ClusterConfig, gpus: i
     inside = cluster.inside_node_gbytes
     link = inside if gpus <= cluster.gpus_per_node else min(inside, cluster.between_nodes_gbytes)
     moved = volume(work, settings)
-    passes = 2 if settings.stage < 3 else 3
+    passes = 3 if settings.stage == 3 else 2
     reduce = moved * (gpus - 1) / gpus / (link * 1e9) + passes * (gpus - 1) * cluster.hop_microseconds * 1e-6
     hidden = cluster.hidden_share * BACKWARD_SHARE * compute if settings.overlap_comm else 0.0
     exposed = max(0.0, reduce - hidden)
