@@ -30,6 +30,7 @@ PUBLISHED = {
 }
 """Rows of the reference specification's table of variants (section 0)."""
 MASK_VARIANTS = {"motion_guided", "amg", "future_predictive", "motion_future"}
+PREDICTED = {"predict_half": 0.5, "predict_quarter": 0.25}
 WITHOUT_TEACHER = {name for name in PUBLISHED["ucf101"].split() if name.startswith("kinematic")} | {
     "sigreg_no_ema",
     "baseline_no_ema",
@@ -89,6 +90,9 @@ def test_experiments_are_valid_and_are_what_their_name_says(experiment: str) -> 
     if variant == "published_recipe":
         assert config.objective.name == "baseline"
         assert config.masking.equalize == "tail"
+    elif variant in PREDICTED:
+        assert (config.masking.name, config.masking.predicted) == ("sprites", PREDICTED[variant])
+        assert config.objective.name == "baseline"
     elif variant in MASK_VARIANTS:
         assert config.masking.name.removeprefix("sprites_") == variant
         assert config.objective.name == "baseline"

@@ -68,6 +68,8 @@ class MaskingConfig:
 
     ``motion`` draws blocks where pixels change; null: uniformly. ``group``: how many clips share a block size and the
     length of their lists, which is the shortest one's (so large groups see little); null: all clips of a step.
+    ``predicted``: share of the places (rows and columns) of each clip's targets that are predicted, drawn anew in every
+    step; what else is hidden stays hidden, and costs nothing. Whole places, so that pairs of steps remain.
     """
 
     name: str = "multiblock"
@@ -75,8 +77,11 @@ class MaskingConfig:
     masks: dict[str, BlockMask] = field(default_factory=dict)
     motion: MotionGuidance | None = None
     group: int | None = None
+    predicted: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.predicted <= 1:
+            raise UserError(f"masking: predicted must lie in (0, 1], not {self.predicted}")
         if self.equalize not in EQUALIZE:
             raise UserError(f"masking: equalize must be one of {', '.join(EQUALIZE)}, not {self.equalize!r}")
         if not self.masks:
@@ -118,10 +123,21 @@ def _draw(
 ) -> MaskSet:
     visible = _visible(name, config, grid, batch, generator, motion)
     context = _equal_length(visible, config.equalize, generator)
+    hidden = ~visible
     if config.masks[name].full_complement:
-        chosen = torch.zeros_like(visible).scatter_(1, context, True)
-        return MaskSet(context, _equal_length(~chosen, config.equalize, generator))
-    return MaskSet(context, _equal_length(~visible, config.equalize, generator))
+        hidden = ~torch.zeros_like(visible).scatter_(1, context, True)
+    if config.predicted < 1:
+        hidden &= _some_places(hidden, config.predicted, grid, generator)
+    return MaskSet(context, _equal_length(hidden, config.equalize, generator))
+
+
+def _some_places(hidden: Tensor, share: float, grid: TokenGrid, generator: torch.Generator) -> Tensor:
+    """(batch, N) bool: at a ``share`` of the places where the clip has hidden tokens (at least one), at all steps."""
+    anywhere = hidden.unflatten(1, (grid.steps, grid.spatial)).any(dim=1)
+    count = (share * anywhere.sum(dim=1, keepdim=True)).ceil()
+    priority = torch.rand(anywhere.shape, generator=generator).masked_fill(~anywhere, 2.0)
+    rank = priority.argsort(dim=1).argsort(dim=1)
+    return (rank < count).repeat(1, grid.steps)
 
 
 def _visible(

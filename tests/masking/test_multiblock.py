@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -64,13 +65,21 @@ def test_random_equalisation_favours_no_step_where_tail_hides_the_end() -> None:
     scale=st.floats(0.05, 0.4),
     keep=st.sampled_from([1.0, 0.5]),
     complement=st.booleans(),
+    predicted=st.sampled_from([1.0, 0.6, 0.2]),
     seed=st.integers(0, 1000),
 )
 def test_properties_on_any_grid(
-    shape: tuple[int, int, int], batch: int, blocks: int, scale: float, keep: float, complement: bool, seed: int
+    shape: tuple[int, int, int],
+    batch: int,
+    blocks: int,
+    scale: float,
+    keep: float,
+    complement: bool,
+    predicted: float,
+    seed: int,
 ) -> None:
     mask = BlockMask(blocks, (scale, scale), max_temporal_keep=keep, full_complement=complement)
-    config = MaskingConfig("m", "random", {"only": mask})
+    config = MaskingConfig("m", "random", {"only": mask}, predicted=predicted)
     grid = TokenGrid(*shape)
     try:
         (drawn,) = draw_masks(config, grid, batch, generator(seed))
@@ -86,10 +95,26 @@ def test_properties_on_any_grid(
         assert target
         assert not set(context) & set(target)
         assert set(context) | set(target) <= set(range(grid.size))
-        if complement:
+        if complement and predicted == 1:
             assert len(context) + len(target) == grid.size
         if keep < 1 and grid.steps > 1:
             assert max(context) < max(1, grid.steps // 2) * grid.spatial
+
+
+def test_fewer_places_are_predicted_at_all_their_steps() -> None:
+    """The context stays as it is, and the hidden steps of a place go together or not at all."""
+    mask = BlockMask(2, (0.5, 0.5), temporal_scale=(0.5, 0.5), full_complement=True)
+    for seed in range(20):
+        (every,), (some,) = (
+            draw_masks(MaskingConfig("m", "random", {"only": mask}, predicted=share), GRID, 1, generator(seed))
+            for share in (1.0, 0.25)
+        )
+        assert torch.equal(every.context, some.context)
+        places = set((some.target[0] % GRID.spatial).tolist())
+        hidden = every.target[0]
+        at_these = hidden[torch.isin(hidden % GRID.spatial, torch.tensor(sorted(places)))]
+        assert torch.equal(some.target[0], at_these)
+        assert len(places) == math.ceil(0.25 * len(hidden.remainder(GRID.spatial).unique()))
 
 
 def test_masks_that_cannot_work_are_refused_in_words() -> None:
@@ -98,5 +123,8 @@ def test_masks_that_cannot_work_are_refused_in_words() -> None:
         draw_masks(whole, GRID, 2, generator())
     with pytest.raises(UserError, match="equalize must be one of random, tail"):
         MaskingConfig("m", "head", {"short": SHORT})
+    for share in (0.0, 1.5):
+        with pytest.raises(UserError, match=r"predicted must lie in \(0, 1\]"):
+            MaskingConfig("m", "random", {"short": SHORT}, predicted=share)
     with pytest.raises(UserError, match="spatial_scale must be a range"):
         BlockMask(spatial_scale=(0.5, 1.5))
