@@ -18,6 +18,7 @@ from mmjepa.evaluation.report.tables import to_markdown
 ROOT = Path(__file__).parents[1]
 SPRITES = ROOT / "results" / "sprites"
 STUDY = ROOT / "results" / "study"
+PREDICTED = ROOT / "results" / "predicted"
 PAGES = ("hard_region", "factorised", "latent_dynamics", "temporal", "masking")
 """Of the objectives that the study says something about."""
 DIFFERENCE = re.compile(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]")
@@ -49,8 +50,10 @@ def test_results_say_where_they_come_from(path: Path) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/objectives/{name}.md" for name in PAGES)])
 def test_differences_in_the_docs_are_those_of_the_committed_study(page: str) -> None:
-    with (STUDY / "report" / "study_differences.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["low"]]
+    rows = []
+    for folder in (STUDY, PREDICTED):
+        with (folder / "report" / "study_differences.csv").open() as file:
+            rows += [row for row in csv.DictReader(file) if row["low"]]
     committed = {
         "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * float(row[name]) for name in ("value", "low", "high")))
         for row in rows
