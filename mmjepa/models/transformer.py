@@ -40,8 +40,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each behind a LayerNorm and added to the residual stream.
 
-    Its layers hold parameters and are not called: ZeRO-3 then gathers and frees them once per block, not once per
-    layer. For the backward pass a block keeps its two residual streams, rotated queries and keys, values, the
+    Its layers hold parameters and are not called: what comes out of one goes into the next under :func:`remade`. For the backward pass a block keeps its two residual streams, rotated queries and keys, values, the
     attention's output, and the hidden layer before its activation; what norms and activation give is made again
     (see :func:`remade`; ``keep``: is kept as well).
     """
