@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmjepa.data.clips import hold_last, random_window
 from mmjepa.data.config import AugmentationConfig, DataConfig, SourceConfig
+from mmjepa.data.measuring import Place, megabytes, serve_reader
 from mmjepa.data.samples import ClipBatch
 from mmjepa.data.shards import ShardedSplit
 from mmjepa.data.stream import TrainStream
@@ -96,66 +96,6 @@ class DataBenchmarkConfig:
         return TrainStream(config, seed=0, global_batch=self.batch)
 
 
-class _Reader:
-    """One way of getting clips: ``read`` (at least so many) returns how many came; its workers and this process."""
-
-    def __init__(self, read: Callable[[int], int]) -> None:
-        read(1)  # starts the workers
-        self.read = read
-        self.processes = [os.getpid(), *(one.pid for one in multiprocessing.active_children() if one.pid is not None)]
-
-    def measure(self, ready: int, clips: int) -> tuple[float, float]:
-        """Clips a second, and clips a second of processor time; not counting the ``ready`` first ones."""
-        self.read(ready)
-        began, used = time.perf_counter(), sum(map(_processor_seconds, self.processes))
-        count = self.read(clips)
-        took = time.perf_counter() - began
-        spent = sum(map(_processor_seconds, self.processes)) - used
-        return count / took, count / max(spent, 1 / os.sysconf("SC_CLK_TCK"))  # what processor time is counted in
-
-
-class _Place:
-    """A process of its own that measures, as each reader has where it is used: in a common one they would spoil each
-    other's heap."""
-
-    def __init__(self, serve: Callable[[Connection], None]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, there = context.Pipe()
-        self._process = context.Process(target=_until_told_to_end, args=(serve, there))
-        self._process.start()
-        there.close()
-
-    def ask(self, *question: int) -> Any:
-        """The answer to a question. Raises RuntimeError if the process has ended, with an error that it has printed."""
-        try:
-            self._connection.send(question)
-            return self._connection.recv()
-        except (EOFError, BrokenPipeError) as error:
-            raise RuntimeError("a process that measures has ended; what it printed says why") from error
-
-    def __enter__(self) -> _Place:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._connection.close()
-        self._process.join()
-
-
-def _until_told_to_end(serve: Callable[[Connection], None], connection: Connection) -> None:
-    """``serve`` until the other end is closed; then end at once, with the workers and without their farewells."""
-    with contextlib.suppress(EOFError):
-        serve(connection)
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(0)
-
-
-def _serve_reader(start: Callable[[], Callable[[int], int]], connection: Connection) -> None:
-    reader = _Reader(start())
-    while True:
-        connection.send(reader.measure(*connection.recv()))
-
-
 def _serve_memory(config: DataBenchmarkConfig, connection: Connection) -> None:
     while True:
         connection.recv()
@@ -187,14 +127,14 @@ def measure_data(config: DataBenchmarkConfig) -> DataSpeed:
             "shards_1_per_decode": partial(_shard_clips, config, 1),
             several: partial(_shard_clips, config, config.clips_per_decode),
         }
-        readers = {name: stack.enter_context(_Place(partial(_serve_reader, start))) for name, start in starts.items()}
+        readers = {name: stack.enter_context(Place(partial(serve_reader, start))) for name, start in starts.items()}
         for reader in readers.values():
             reader.ask(0, 1)  # all have begun before any is measured
         for _ in range(config.rounds):
             for name, reader in readers.items():
                 for kind, rate in zip(rates, reader.ask(ready, config.clips), strict=True):
                     rates[kind].setdefault(name, []).append(rate)
-    with _without_growing_heap(), _Place(partial(_serve_memory, config)) as place:
+    with _without_growing_heap(), Place(partial(_serve_memory, config)) as place:
         memory = place.ask()
     ratios = {
         f"{ours}/{theirs}": {
@@ -351,21 +291,9 @@ def _memory(config: DataBenchmarkConfig) -> dict[str, float]:
     clips = 0
     for taken in _counted(config.stream(config.clips_per_decode)):
         clips += taken
-        samples.append(sum(map(_megabytes, [os.getpid(), *(p.pid for p in multiprocessing.active_children())])))
+        samples.append(sum(map(megabytes, [os.getpid(), *(p.pid for p in multiprocessing.active_children())])))
         if clips >= config.memory_clips:
             break
     quarter = max(len(samples) // 4, 1)
     second, last = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
     return {"clips": clips, "second_quarter": second, "last_quarter": last, "growth": last / second - 1}
-
-
-def _processor_seconds(process: int) -> float:
-    """Processor time that a process has used, all its threads. Linux only."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _megabytes(process: int | None) -> float:
-    """Memory of a process; what processes share counts once over all of them. Linux only."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1e3

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,37 +76,33 @@ class EvaluationSet:
         return ", ".join(str(split.path) for split in self._splits)
 
     def require(self, field: str) -> None:
-        """Raise UserError if a sample has no ``field`` or an empty one. Only JSON is read, before any encoding.
-
-        Samples without valid JSON do not count: they are unusable anyway.
-        """
-        lacking = [key for key, (s, i) in zip(self.keys, self._rows, strict=True) if self._lacks(s, i, field)]
+        """Raise UserError if a sample has no ``field`` or an empty one, before any encoding."""
+        lacking = [key for key, meta in self._metas() if meta.get(field) in (None, [], "")]
         if lacking:
             raise UserError(f"{self}: {len(lacking)} of {len(self)} samples have no {field}, e.g. {lacking[0]}")
 
-    def _lacks(self, split: int, sample: int, field: str) -> bool:
-        try:
-            return self._splits[split].meta(sample).get(field) in (None, [], "")
-        except UnusableSample:
-            return False
-
     def class_names(self) -> dict[int, str]:
-        """Name of each class by its number. Only JSON is read; samples without valid JSON do not count.
+        """Name of each class by its number.
 
         Raises UserError if a label is no number from 0, or if a class has two names.
         """
         names: dict[int, str] = {}
-        for key, (split, sample) in zip(self.keys, self._rows, strict=True):
-            try:
-                meta = self._splits[split].meta(sample)
-            except UnusableSample:
-                continue
+        for key, meta in self._metas():
             label, name = meta.get("label"), meta.get("label_name", "")
             if not isinstance(label, int) or label < 0:
                 raise UserError(f"{self}: the label of {key} is {label!r}, not a number from 0")
             if names.setdefault(label, name) != name:
                 raise UserError(f"{self}: label {label} is {names[label]!r} and, of {key}, {name!r}")
         return names
+
+    def _metas(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and JSON of every sample, nothing decoded. Samples without valid JSON do not count: they are unusable."""
+        for key, (split, sample) in zip(self.keys, self._rows, strict=True):
+            try:
+                meta = self._splits[split].meta(sample)
+            except UnusableSample:
+                continue
+            yield key, meta
 
     @property
     def fingerprint(self) -> str:

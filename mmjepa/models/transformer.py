@@ -40,9 +40,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each behind a LayerNorm and added to the residual stream.
 
-    Its layers hold parameters and are not called: what comes out of one goes into the next under :func:`remade`. For
-    the backward pass a block keeps its two residual streams, rotated queries and keys, values, the attention's output,
-    and the hidden layer before its activation; what norms and activation give is made again (``keep``: is kept too).
+    For the backward pass a block keeps its two residual streams, rotated queries and keys, values, the attention's
+    output, and the hidden layer before its activation; what norms and activation give is made again (``keep``: is kept
+    too). Its layers hold parameters and are not called: so ZeRO-3 gathers them for the whole block, forward and
+    backward, where norms are computed again.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:

@@ -148,6 +148,9 @@ def test_dry_run_tells_the_plan_and_starts_nothing(tmp_path: Path, capsys: pytes
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert told["run"].startswith(f"{run}: 500 steps of 12 clips, fp32")
     assert told["ranks"] == "3, ZeRO-1, 1 micro-batch(es) of 4 a rank"
+    for ranks, stage in ((1, 0), (3, 1)):  # nothing is shared out over one rank
+        alone = load_config("train", TrainConfig, [*settings, "deepspeed.stage=null"])
+        assert dict(plan(alone, PretrainParts(**alone.parts()), ranks))["ranks"].startswith(f"{ranks}, ZeRO-{stage}, ")
     assert not run.exists()
     assert "every 50 steps; at most 8 of them" in told["disk"]
     assert {"parameters", "a", "arithmetic", "memory", "data"} <= told.keys()
