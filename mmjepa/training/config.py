@@ -65,14 +65,12 @@ class DeepSpeedConfig:
     """What is handed to DeepSpeed: the ZeRO stage and its communication buckets (elements).
 
     ``stage`` null: 1 on several ranks, and 0 on one, where nothing is shared out and stage 1 would only copy.
-    ``whole_below``: under stage 3, parameters of fewer elements stay whole on every rank.
     """
 
     stage: int | None = None
     overlap_comm: bool = False
     reduce_bucket_size: int = 500_000_000
     allgather_bucket_size: int = 500_000_000
-    whole_below: int = 100_000
 
     def __post_init__(self) -> None:
         if self.stage not in (None, 0, 1, 2, 3):

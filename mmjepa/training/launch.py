@@ -127,25 +127,26 @@ def deepspeed_engine(task: Task, config: TrainingConfig, layout: Layout) -> Any:
 def partition_frozen(module: nn.Module, settings: DeepSpeedConfig) -> None:
     """Share the parameters of a module that is not trained out over the ranks, as ZeRO-3 does with those of the task.
 
-    Its forward passes then gather them block by block. None is kept whole beside its pieces: who changes the pieces
-    changes the parameter. Call on every rank.
+    Its forward passes then gather them. None is kept whole beside its pieces: who changes the pieces changes the
+    parameter. Call on every rank.
     """
     import deepspeed
 
-    zero = _zero(settings, 3) | {"stage3_param_persistence_threshold": 0}
-    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
+    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": _zero(settings, 3)}
     deepspeed.initialize(model=module, dist_init_required=False, config=config)
 
 
-# Under stage 3 DeepSpeed also replaces torch.nn.functional.linear, for the whole process, by one that keeps no bfloat16
-# copy of a weight for the backward pass: with autocast these copies would add up to the whole model.
 def _zero(settings: DeepSpeedConfig, stage: int) -> dict[str, Any]:
     return {
         "stage": stage,
         "overlap_comm": settings.overlap_comm,
         "reduce_bucket_size": settings.reduce_bucket_size,
         "allgather_bucket_size": settings.allgather_bucket_size,
-        "stage3_param_persistence_threshold": settings.whole_below,
+        # What is kept whole is gathered one by one after every update; what is not, many in one collective.
+        "stage3_param_persistence_threshold": 0,
+        # It would replace torch.nn.functional.linear for the whole process, by one that rounds twice and takes longer,
+        # and keeps no bfloat16 copies of weights for the backward pass: those are half of what is gathered anyway.
+        "memory_efficient_linear": False,
     }
 
 

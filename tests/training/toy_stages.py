@@ -18,8 +18,7 @@ from mmjepa.training.launch import processes
 def main(folder: Path, settings: list[str]) -> None:
     with processes(accumulation=1):
         for stage in (0, 1, 2, 3):
-            zero = (f"deepspeed.stage={stage}", "+deepspeed.whole_below=20")
-            overrides = [f"run={folder / f'zero{stage}'}", *zero, *settings]
+            overrides = [f"run={folder / f'zero{stage}'}", f"deepspeed.stage={stage}", *settings]
             config = load_config("toy", ToyConfig, overrides, Path(__file__).parent)
             run_training(config, lambda device, config=config: ToyTask(config))
 
