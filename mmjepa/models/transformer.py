@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,8 @@ class Block(nn.Module):
 
     For the backward pass a block keeps its two residual streams, rotated queries and keys, values, the attention's
     output, and the hidden layer before its activation; what norms and activation give is made again (``keep``: is kept
-    too). Its layers hold parameters and are not called: so ZeRO-3 gathers them for the whole block, forward and
+    too). With ``hidden_again`` the hidden layer is made again as well, for one matrix product of the four in a block's
+    layers. Its layers hold parameters and are not called: so ZeRO-3 gathers them for the whole block, forward and
     backward, where norms are computed again.
     """
 
@@ -54,15 +56,21 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor, rotary: Tensor, keep: bool = False) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor, keep: bool = False, hidden_again: bool = False) -> Tensor:
         """(B, tokens, width) -> (B, tokens, width)"""
-        enter, _, leave = self.mlp
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         qkv = _after(partial(_normalised, self.norm1, x, dtype), self.attention.qkv, keep)
         x = x + self.attention.forward(qkv, rotary)
+        if hidden_again:
+            return x + _made_again(self._expand, x, dtype, keep=True)
+        return x + self._expand(x, dtype, keep)
+
+    def _expand(self, x: Tensor, dtype: torch.dtype, keep: bool) -> Tensor:
+        """Norm and MLP."""
+        enter, _, leave = self.mlp
         hidden = _after(partial(_normalised, self.norm2, x, dtype), enter, keep)
-        return x + _after(partial(F.gelu, hidden), leave, keep)
+        return _after(partial(F.gelu, hidden), leave, keep)
 
 
 def _after(make: Callable[[], Tensor], linear: nn.Module, keep: bool) -> Tensor:
@@ -72,15 +80,24 @@ def _after(make: Callable[[], Tensor], linear: nn.Module, keep: bool) -> Tensor:
         return F.linear(entering, linear.weight, linear.bias)  # type: ignore[arg-type]
 
 
+def _made_again(layers: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:
+    """What ``layers`` give, of which only the inputs are kept. Blocks draw no random numbers that could differ."""
+    again: Tensor = checkpoint(layers, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+    return again
+
+
 def _normalised(norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
     """LayerNorm of the residual stream, in the dtype in which matrices are multiplied."""
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(dtype)
 
 
 class Trunk(nn.Module):
-    """A stack of blocks that can also hand out the residual stream after chosen blocks."""
+    """A stack of blocks that can also hand out the residual stream after chosen blocks.
 
-    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float, recompute: bool = False) -> None:
+    ``recompute``: what the backward pass makes again instead of keeping it (:class:`ModelConfig`).
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float, recompute: str = "nothing") -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.recompute = recompute
@@ -94,11 +111,12 @@ class Trunk(nn.Module):
         """Residual stream (B, tokens, width) after each 0-based block index in ``taps``."""
         tapped = []
         for number, block in enumerate(self.blocks):
-            if self.recompute and torch.is_grad_enabled():
+            again = self.recompute if torch.is_grad_enabled() else "nothing"
+            if again == "blocks":
                 # Checkpointing forgets all that is kept inside, but not what making it again would start from.
-                x = checkpoint(block, x, rotary, keep=True, use_reentrant=False)
+                x = _made_again(block, x, rotary, keep=True)
             else:
-                x = block(x, rotary)
+                x = block(x, rotary, hidden_again=again == "hidden")
             if number in taps:
                 tapped.append(x)
         return tapped

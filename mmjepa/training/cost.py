@@ -14,6 +14,9 @@ from mmjepa.training.flops import BACKWARD, trunk_flops
 
 FP32, BF16 = 4, 2
 """Bytes of a number."""
+RECOMPUTED = {"nothing": 1.0, "hidden": 1.1, "blocks": 4 / 3}
+"""Arithmetic with each ``model.recompute`` over arithmetic without, at most: one of the four products of a block's
+layers, or its forward pass, once more."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,17 @@ def clip_activation_bytes(
     Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, values,
     rotated queries and keys, the attention's output, and the MLP's hidden layer before its activation. The target
     encoder keeps its output alone, but without ``stop_gradient`` all of this. Terms beside the JEPA loss add some
-    copies of the tokens they look at; activation checkpointing (``recompute``) leaves one stream per block.
+    copies of the tokens they look at; ``recompute`` leaves out the hidden layers, or all but one stream per block.
     """
     flat, narrow = model.levels * model.width, model.predictor
     low = BF16 if precision == "bf16" else FP32
 
     def trunk(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
-        streams, products = 2 * FP32, (1 + 2 + 1 + mlp_ratio) * low
-        block = tokens * width * (streams + products)
-        return depth * tokens * width * FP32 + block if model.recompute else depth * block
+        streams, hidden = 2 * FP32, mlp_ratio * low
+        block = streams + (1 + 2 + 1) * low + hidden
+        kept = {"nothing": block, "hidden": block - hidden, "blocks": FP32}[model.recompute]
+        at_hand = 0.0 if model.recompute == "nothing" else block - kept  # of the block that is being made again
+        return tokens * width * (depth * kept + at_hand)
 
     total: float = grid.size * flat * FP32
     if not stop_gradient:

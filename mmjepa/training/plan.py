@@ -10,7 +10,15 @@ from mmjepa.data.manifest import Manifest
 from mmjepa.masking import MaskingConfig, draw_masks, motion_map
 from mmjepa.models import ModelConfig
 from mmjepa.training.config import TrainingConfig
-from mmjepa.training.cost import FP32, MaskLengths, Parameters, clip_activation_bytes, clip_flops, state_bytes
+from mmjepa.training.cost import (
+    FP32,
+    RECOMPUTED,
+    MaskLengths,
+    Parameters,
+    clip_activation_bytes,
+    clip_flops,
+    state_bytes,
+)
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.task import Layout
 
@@ -80,7 +88,8 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
         yield "a still", f"{still.size:,} tokens ({still.height} x {still.width}), {still_flops / 1e9:,.1f} GFLOP"
         yield from _mask_rows(parts.masking, still_masks)
         flops = stills * still_flops + (1 - stills) * flops
-    more = ", and about a third more to recompute activations" if model.recompute else ""
+    extra = RECOMPUTED[model.recompute] - 1
+    more = f", and up to {extra:.0%} more to recompute activations" if extra else ""
     yield (
         "arithmetic",
         (

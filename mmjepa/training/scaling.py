@@ -10,13 +10,11 @@ from omegaconf import MISSING
 
 from mmjepa.errors import UserError
 from mmjepa.training.config import DeepSpeedConfig
-from mmjepa.training.cost import FP32, Parameters, clip_flops
+from mmjepa.training.cost import FP32, RECOMPUTED, Parameters, clip_flops
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import PretrainConfig
 
-RECOMPUTED = 4 / 3
-"""Arithmetic with activation checkpointing over arithmetic without: the forward pass once more."""
 BACKWARD_SHARE = 2 / 3
 """Part of a step's computing that is the backward pass, behind which reductions can hide."""
 
@@ -90,7 +88,7 @@ class Work:
         masks = expected_masks(model, parts.masking, group, config.seed)
         stop_gradient = parts.objective.stop_gradient
         flops = config.clips_per_gpu * clip_flops(model, parameters.heads, model.grid(), masks, stop_gradient)
-        flops *= RECOMPUTED if model.recompute else 1.0
+        flops *= RECOMPUTED[model.recompute]
         return cls(flops, parameters.trained, parameters.encoder if config.ema else 0, config.clips_per_gpu)
 
 
