@@ -47,7 +47,7 @@ def load_exported(folder: Path) -> ExportedEncoder:
     except (FileNotFoundError, SafetensorError) as error:
         raise UserError(f"cannot read {folder / WEIGHTS_FILE}: {error}") from error
     try:
-        settings = dict(config["model"])
+        settings = {name: value for name, value in config["model"].items() if name != "recompute"}  # no backward pass
         model_config = ModelConfig(**{**settings, "predictor": PredictorConfig(**settings["predictor"])})
         mean, std, seed = _triple(config["mean"]), _triple(config["std"]), config["seed"]
         targets = str(config["objective"]["targets"])

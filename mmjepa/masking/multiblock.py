@@ -70,6 +70,8 @@ class MaskingConfig:
     length of their lists, which is the shortest one's (so large groups see little); null: all clips of a step.
     ``predicted``: share of the places (rows and columns) of each clip's targets that are predicted, drawn anew in every
     step; what else is hidden stays hidden, and costs nothing. Whole places, so that pairs of steps remain.
+    ``lengths``: lists are cut to so many different lengths, by at most one part in so many of the clip's tokens; null:
+    to any. Whatever keeps a kernel or a graph per shape then keeps few, of which every step reuses most.
     """
 
     name: str = "multiblock"
@@ -78,8 +80,11 @@ class MaskingConfig:
     motion: MotionGuidance | None = None
     group: int | None = None
     predicted: float = 1.0
+    lengths: int | None = None
 
     def __post_init__(self) -> None:
+        if self.lengths is not None and self.lengths < 2:
+            raise UserError(f"masking: lengths must be at least 2 or null, not {self.lengths}")
         if not 0 < self.predicted <= 1:
             raise UserError(f"masking: predicted must lie in (0, 1], not {self.predicted}")
         if self.equalize not in EQUALIZE:
@@ -122,13 +127,16 @@ def _draw(
     name: str, config: MaskingConfig, grid: TokenGrid, batch: int, generator: torch.Generator, motion: Tensor | None
 ) -> MaskSet:
     visible = _visible(name, config, grid, batch, generator, motion)
-    context = _equal_length(visible, config.equalize, generator)
+    multiple = -(-grid.size // config.lengths) if config.lengths else 1
+    context = _equal_length(visible, config.equalize, generator, multiple)
     hidden = ~visible
     if config.masks[name].full_complement:
         hidden = ~torch.zeros_like(visible).scatter_(1, context, True)
     if config.predicted < 1:
         hidden &= _some_places(hidden, config.predicted, grid, generator)
-    return MaskSet(context, _equal_length(hidden, config.equalize, generator))
+    elif config.masks[name].full_complement:
+        multiple = 1  # all the rest, which has as many lengths as the context
+    return MaskSet(context, _equal_length(hidden, config.equalize, generator, multiple))
 
 
 def _some_places(hidden: Tensor, share: float, grid: TokenGrid, generator: torch.Generator) -> Tensor:
@@ -215,9 +223,10 @@ def _inside(origins: Tensor, size: tuple[int, int, int], grid: TokenGrid) -> Ten
     return (steps[..., :, None, None] & rows[..., None, :, None] & columns[..., None, None, :]).flatten(2)
 
 
-def _equal_length(member: Tensor, equalize: str, generator: torch.Generator) -> Tensor:
-    """Sorted member indices (B, K) of a (B, N) bool, K the smallest count of the batch."""
+def _equal_length(member: Tensor, equalize: str, generator: torch.Generator, multiple: int) -> Tensor:
+    """Sorted member indices (B, K) of a (B, N) bool, K the smallest count of the batch, cut to a ``multiple``."""
     count = int(member.sum(dim=1).min())
+    count -= count % multiple if count >= multiple else 0
     priority = torch.rand(member.shape, generator=generator)
     if equalize == "tail":
         priority = torch.arange(member.shape[1]).expand(member.shape) / member.shape[1]

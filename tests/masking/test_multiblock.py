@@ -66,6 +66,7 @@ def test_random_equalisation_favours_no_step_where_tail_hides_the_end() -> None:
     keep=st.sampled_from([1.0, 0.5]),
     complement=st.booleans(),
     predicted=st.sampled_from([1.0, 0.6, 0.2]),
+    lengths=st.sampled_from([None, 2, 7, 40]),
     seed=st.integers(0, 1000),
 )
 def test_properties_on_any_grid(
@@ -76,11 +77,13 @@ def test_properties_on_any_grid(
     keep: float,
     complement: bool,
     predicted: float,
+    lengths: int | None,
     seed: int,
 ) -> None:
     mask = BlockMask(blocks, (scale, scale), max_temporal_keep=keep, full_complement=complement)
-    config = MaskingConfig("m", "random", {"only": mask}, predicted=predicted)
+    config = MaskingConfig("m", "random", {"only": mask}, predicted=predicted, lengths=lengths)
     grid = TokenGrid(*shape)
+    step = math.ceil(grid.size / lengths) if lengths else 1
     try:
         (drawn,) = draw_masks(config, grid, batch, generator(seed))
     except UserError:
@@ -95,10 +98,27 @@ def test_properties_on_any_grid(
         assert target
         assert not set(context) & set(target)
         assert set(context) | set(target) <= set(range(grid.size))
+        assert len(context) % step == 0 or len(context) < step
         if complement and predicted == 1:
             assert len(context) + len(target) == grid.size
+        else:
+            assert len(target) % step == 0 or len(target) < step
         if keep < 1 and grid.steps > 1:
             assert max(context) < max(1, grid.steps // 2) * grid.spatial
+
+
+def test_fewer_lengths_cut_lists_and_change_nothing_else() -> None:
+    seen = set()
+    for seed in range(20):
+        (any_length,), (cut,) = (
+            draw_masks(MaskingConfig("m", "random", {"only": SHORT}, lengths=lengths), GRID, 2, generator(seed))
+            for lengths in (None, 16)
+        )
+        for long, short in zip(any_length, cut, strict=True):
+            assert 0 <= long.shape[1] - short.shape[1] < math.ceil(GRID.size / 16)
+            assert all(set(few) <= set(more) for few, more in zip(short.tolist(), long.tolist(), strict=True))
+        seen.add((any_length.context.shape[1], cut.context.shape[1]))
+    assert len({cut for _, cut in seen}) < len({any_length for any_length, _ in seen})
 
 
 def test_fewer_places_are_predicted_at_all_their_steps() -> None:
@@ -126,5 +146,7 @@ def test_masks_that_cannot_work_are_refused_in_words() -> None:
     for share in (0.0, 1.5):
         with pytest.raises(UserError, match=r"predicted must lie in \(0, 1\]"):
             MaskingConfig("m", "random", {"short": SHORT}, predicted=share)
+    with pytest.raises(UserError, match="lengths must be at least 2 or null, not 1"):
+        MaskingConfig("m", "random", {"short": SHORT}, lengths=1)
     with pytest.raises(UserError, match="spatial_scale must be a range"):
         BlockMask(spatial_scale=(0.5, 1.5))
