@@ -19,7 +19,7 @@ from mmjepa.text import TextTower
 SIDE, FRAMES = 32, 8
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "yellow": (220, 210, 40)}
 WORDS = ("red", "green", "blue", "yellow", "left", "right", "square", "goes", "moves")
-MODEL = ModelConfig("test", 24, 4, 2, 2.0, 4, FRAMES, SIDE, 2, 16, False, PredictorConfig(24, 1, 2))
+MODEL = ModelConfig("test", 24, 4, 2, 2.0, 4, FRAMES, SIDE, 2, 16, predictor=PredictorConfig(24, 1, 2))
 
 
 class BagOfWords(TextTower):

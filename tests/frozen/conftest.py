@@ -11,7 +11,7 @@ from mmjepa.frozen.checkpoint import ExportedEncoder, load_exported
 from mmjepa.models import ModelConfig, PredictorConfig, build_video_jepa
 from mmjepa.training.export import export_encoder
 
-CONFIG = ModelConfig("test", 24, 4, 2, 2.0, 4, 8, 32, 2, 16, False, PredictorConfig(24, 1, 2))
+CONFIG = ModelConfig("test", 24, 4, 2, 2.0, 4, 8, 32, 2, 16, predictor=PredictorConfig(24, 1, 2))
 
 
 @pytest.fixture(scope="session")
