@@ -91,6 +91,8 @@ def test_tables_of_the_speed_page_are_those_of_the_committed_results() -> None:
     page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
     assert f"2 ranks bring {two['clips_per_s'] / one['clips_per_s']:.2f} times" in page
     assert f"ZeRO-3 takes {three['seconds_per_step'] / two['seconds_per_step']:.2f} times" in page
+    whole, pieces = (numbers(f"ranks_224_{stage}.json")[0] for stage in ("zero1", "zero3"))
+    assert f"{pieces['seconds_per_step'] / whole['seconds_per_step']:.2f} times at vit-small" in page
     shown = (ROOT / "docs" / "speed.md").read_text().splitlines()
     assert set(wanted) <= set(shown)
     shares = [line.split("|")[1:4] for line in shown if line.startswith("| `")]
