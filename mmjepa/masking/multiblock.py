@@ -69,9 +69,11 @@ class MaskingConfig:
     ``motion`` draws blocks where pixels change; null: uniformly. ``group``: how many clips share a block size and the
     length of their lists, which is the shortest one's (so large groups see little); null: all clips of a step.
     ``predicted``: share of the places (rows and columns) of each clip's targets that are predicted, drawn anew in every
-    step; what else is hidden stays hidden, and costs nothing. Whole places, so that pairs of steps remain.
-    ``lengths``: lists are cut to so many different lengths, by at most one part in so many of the clip's tokens; null:
-    to any. Whatever keeps a kernel or a graph per shape then keeps few, of which every step reuses most.
+    step; what else is hidden stays hidden, and costs nothing. Places with all their steps, so that pairs of steps
+    remain, but for the tokens by which lists of a group are made equal in length.
+    ``lengths``: lists are cut to so many different lengths, by less than one part in so many of the clip's tokens, and
+    lists shorter than that to a power of two; null: to any. Whatever keeps a kernel or a graph per shape then keeps
+    few, of which every step reuses most.
     """
 
     name: str = "multiblock"
@@ -142,7 +144,7 @@ def _draw(
 def _some_places(hidden: Tensor, share: float, grid: TokenGrid, generator: torch.Generator) -> Tensor:
     """(batch, N) bool: at a ``share`` of the places where the clip has hidden tokens (at least one), at all steps."""
     anywhere = hidden.unflatten(1, (grid.steps, grid.spatial)).any(dim=1)
-    count = (share * anywhere.sum(dim=1, keepdim=True)).ceil()
+    count = (share * anywhere.sum(dim=1, keepdim=True).double() - 1e-9).ceil()  # 0.6 of 795 is 477.00000000000006
     priority = torch.rand(anywhere.shape, generator=generator).masked_fill(~anywhere, 2.0)
     rank = priority.argsort(dim=1).argsort(dim=1)
     return (rank < count).repeat(1, grid.steps)
@@ -224,9 +226,15 @@ def _inside(origins: Tensor, size: tuple[int, int, int], grid: TokenGrid) -> Ten
 
 
 def _equal_length(member: Tensor, equalize: str, generator: torch.Generator, multiple: int) -> Tensor:
-    """Sorted member indices (B, K) of a (B, N) bool, K the smallest count of the batch, cut to a ``multiple``."""
+    """Sorted member indices (B, K) of a (B, N) bool, K the smallest count of the batch, cut to a ``multiple``.
+
+    Fewer than a multiple are cut to a power of two.
+    """
     count = int(member.sum(dim=1).min())
-    count -= count % multiple if count >= multiple else 0
+    if count >= multiple:
+        count -= count % multiple
+    elif count:
+        count = 1 << (count.bit_length() - 1)
     priority = torch.rand(member.shape, generator=generator)
     if equalize == "tail":
         priority = torch.arange(member.shape[1]).expand(member.shape) / member.shape[1]

@@ -24,8 +24,8 @@ class ModelConfig:
     """An encoder, its clip geometry, and its predictor.
 
     ``recompute`` says which activations of the trained blocks the backward pass computes again instead of keeping:
-    ``nothing`` but what is as good as free, the ``hidden`` layers of MLPs (a third to two fifths of what is kept, for a
-    tenth more arithmetic), or whole ``blocks`` (all but one stream each, for a third more).
+    ``nothing`` but what is as good as free, the ``hidden`` layers of MLPs (a third to two fifths of what is kept, for
+    some 4 % more arithmetic), or whole ``blocks`` (all but one stream each, for some 13 % more).
     """
 
     name: str = "base"

@@ -15,7 +15,7 @@ def remade(tensor: Tensor, make: Callable[[], Tensor]) -> AbstractContextManager
 
     ``make`` returns the same values, of the same dtype, from tensors that are kept anyway; it runs without gradient.
     Only what is saved changes: values and gradients are the same to the last bit. Compilers choose by themselves what
-    to make again.
+    to make again. What ``make`` starts from must not change in place between the two passes: nothing would notice.
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return nullcontext()

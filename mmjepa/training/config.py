@@ -11,7 +11,7 @@ from mmjepa.errors import UserError
 from mmjepa.precision import fastest_precision
 
 RUNTIME_KEYS = (
-    *("run", "dry_run", "accumulation"),
+    *("run", "dry_run", "accumulation", "model.recompute"),
     *("data.root", "data.workers", "data.prefetch", "data.cache", "data.cache_gigabytes", "data.decoder"),
     *("align.features", "text.cache"),
 )

@@ -14,9 +14,8 @@ from mmjepa.training.flops import BACKWARD, trunk_flops
 
 FP32, BF16 = 4, 2
 """Bytes of a number."""
-RECOMPUTED = {"nothing": 1.0, "hidden": 1.1, "blocks": 4 / 3}
-"""Arithmetic with each ``model.recompute`` over arithmetic without, at most: one of the four products of a block's
-layers, or its forward pass, once more."""
+GATHERED_AT_MOST = 1e9
+"""Parameters that DeepSpeed's ZeRO-3 keeps whole at a time (its ``max_live_parameters``)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ def clip_flops(
     Without ``stop_gradient`` the target encoder's backward pass comes on top.
 
     Objectives' heads (``heads`` weights) are taken to run on every token that has a next one. Normalisation,
-    activation functions and losses are left out: they are bytes, not arithmetic. So is what ``recompute`` repeats.
+    activation functions and losses are left out: they are bytes, not arithmetic. What ``recompute`` repeats is
+    :func:`repeated_flops`.
     """
     flat, narrow = model.levels * model.width, model.predictor
 
@@ -92,6 +92,23 @@ def clip_flops(
     return total
 
 
+def repeated_flops(model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLengths], stop_gradient: bool) -> float:
+    """FLOPs per clip that ``model.recompute`` adds to the backward pass.
+
+    For ``hidden`` the first product of every MLP; for ``blocks`` all but the last one, whose result nobody keeps.
+    """
+
+    def trunk(tokens: float, width: int, depth: int, mlp_ratio: float) -> float:
+        product = 2.0 * depth * tokens * width * width * mlp_ratio
+        whole = trunk_flops(tokens, width, depth, mlp_ratio)
+        return {"nothing": 0.0, "hidden": product, "blocks": whole - product}[model.recompute]
+
+    encoded = [mask.context for mask in masks] + ([] if stop_gradient else [grid.size])
+    total = sum(trunk(tokens, model.width, model.depth, model.mlp_ratio) for tokens in encoded)
+    narrow = model.predictor
+    return total + sum(trunk(mask.context + mask.target, narrow.width, narrow.depth, 4.0) for mask in masks)
+
+
 def clip_activation_bytes(
     model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLengths], precision: str, stop_gradient: bool
 ) -> float:
@@ -100,7 +117,8 @@ def clip_activation_bytes(
     Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, values,
     rotated queries and keys, the attention's output, and the MLP's hidden layer before its activation. The target
     encoder keeps its output alone, but without ``stop_gradient`` all of this. Terms beside the JEPA loss add some
-    copies of the tokens they look at; ``recompute`` leaves out the hidden layers, or all but one stream per block.
+    copies of the tokens they look at. ``recompute`` leaves out the hidden layers, or all but one stream per block:
+    :func:`block_again_bytes` of them are back while a block is made again.
     """
     flat, narrow = model.levels * model.width, model.predictor
     low = BF16 if precision == "bf16" else FP32
@@ -109,8 +127,7 @@ def clip_activation_bytes(
         streams, hidden = 2 * FP32, mlp_ratio * low
         block = streams + (1 + 2 + 1) * low + hidden
         kept = {"nothing": block, "hidden": block - hidden, "blocks": FP32}[model.recompute]
-        at_hand = 0.0 if model.recompute == "nothing" else block - kept  # of the block that is being made again
-        return tokens * width * (depth * kept + at_hand)
+        return depth * tokens * width * kept
 
     total: float = grid.size * flat * FP32
     if not stop_gradient:
@@ -118,7 +135,7 @@ def clip_activation_bytes(
     for mask in masks:
         every = mask.context + mask.target
         patches = mask.context * 3 * grid.tubelet * grid.patch**2 * low
-        levels = mask.context * flat * FP32  # input of each level's norm
+        levels = mask.context * model.width * FP32  # input of the last level's norm; the others enter a block
         embedded = mask.context * (flat * low + 2 * model.width * low)
         out = every * narrow.width * (FP32 + low)
         errors = every * flat * FP32
@@ -127,17 +144,33 @@ def clip_activation_bytes(
     return total
 
 
+def block_again_bytes(model: ModelConfig, masks: Sequence[MaskLengths], precision: str) -> float:
+    """Bytes per clip of the largest block that is made again: what it had not kept, its norms and activation too."""
+    low = BF16 if precision == "bf16" else FP32
+
+    def block(tokens: float, width: int, mlp_ratio: float) -> float:
+        mlp = (1 + 2 * mlp_ratio) * low
+        return tokens * width * {"nothing": 0.0, "hidden": mlp, "blocks": FP32 + (1 + 4) * low + mlp}[model.recompute]
+
+    encoder = max(block(mask.context, model.width, model.mlp_ratio) for mask in masks)
+    return max(encoder, *(block(mask.context + mask.target, model.predictor.width, 4.0) for mask in masks))
+
+
 def state_bytes(parameters: Parameters, teacher: bool, precision: str, stage: int, ranks: int) -> float:
-    """Bytes per rank that stay between steps: fp32 parameters, gradients, two AdamW moments, the fp32 teacher.
+    """Bytes per rank through a step: fp32 parameters, gradients, two AdamW moments, the fp32 teacher.
 
     ZeRO shares out the moments from stage 1 on, of which the optimiser then updates a copy of the rank's parameters,
-    and gradients from stage 2 on. bf16 compute keeps a second copy of the weight matrices for the length of a step.
+    gradients from stage 2 on, and parameters and teacher at stage 3, which gathers them (up to
+    ``GATHERED_AT_MOST``) for the length of a step. bf16 compute keeps a second copy of the weight matrices as long.
     """
     moments = 3 / ranks if stage else 2.0
     gradients = 1 / ranks if stage >= 2 else 1.0
-    trained = parameters.trained * FP32 * (1.0 + gradients + moments)
     copies = parameters.matrices * BF16 if precision == "bf16" else 0
-    return trained + copies + (parameters.encoder * FP32 if teacher else 0)
+    optimised = parameters.trained * FP32 * (gradients + moments)
+    networks = parameters.trained + (parameters.encoder if teacher else 0)
+    if stage == 3:
+        return optimised + copies + FP32 * (networks / ranks + min(networks, GATHERED_AT_MOST))
+    return optimised + copies + FP32 * networks
 
 
 def _count(module: nn.Module) -> int:

@@ -12,11 +12,12 @@ from mmjepa.models import ModelConfig
 from mmjepa.training.config import TrainingConfig
 from mmjepa.training.cost import (
     FP32,
-    RECOMPUTED,
     MaskLengths,
     Parameters,
+    block_again_bytes,
     clip_activation_bytes,
     clip_flops,
+    repeated_flops,
     state_bytes,
 )
 from mmjepa.training.pretrain import PretrainParts
@@ -79,6 +80,7 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
     masks = expected_masks(model, parts.masking, group, config.seed)
     stop_gradient = parts.objective.stop_gradient
     flops = clip_flops(model, parameters.heads, grid, masks, stop_gradient)
+    extra = repeated_flops(model, grid, masks, stop_gradient) / flops
     yield "a video", f"{grid.size:,} tokens ({grid.steps} x {grid.height} x {grid.width}), {flops / 1e9:,.1f} GFLOP"
     yield from _mask_rows(parts.masking, masks)
     if stills:
@@ -88,8 +90,7 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
         yield "a still", f"{still.size:,} tokens ({still.height} x {still.width}), {still_flops / 1e9:,.1f} GFLOP"
         yield from _mask_rows(parts.masking, still_masks)
         flops = stills * still_flops + (1 - stills) * flops
-    extra = RECOMPUTED[model.recompute] - 1
-    more = f", and up to {extra:.0%} more to recompute activations" if extra else ""
+    more = f", and {extra:.0%} more to recompute activations" if extra else ""
     yield (
         "arithmetic",
         (
@@ -98,7 +99,8 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
         ),
     )
     kept = state_bytes(parameters, config.ema is not None, config.precision, stage, ranks)
-    activations = micro * clip_activation_bytes(model, grid, masks, config.precision, stop_gradient)
+    per_clip = clip_activation_bytes(model, grid, masks, config.precision, stop_gradient)
+    activations = micro * (per_clip + block_again_bytes(model, masks, config.precision))
     yield (
         "memory per rank",
         (

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from mmjepa.errors import UserError
 from mmjepa.training.config import DeepSpeedConfig
-from mmjepa.training.cost import FP32, RECOMPUTED, Parameters, clip_flops
+from mmjepa.training.cost import FP32, Parameters, clip_flops, repeated_flops
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import PretrainConfig
@@ -87,9 +87,14 @@ class Work:
         group = parts.masking.group_size(config.clips_per_gpu, config.clips_per_gpu)
         masks = expected_masks(model, parts.masking, group, config.seed)
         stop_gradient = parts.objective.stop_gradient
-        flops = config.clips_per_gpu * clip_flops(model, parameters.heads, model.grid(), masks, stop_gradient)
-        flops *= RECOMPUTED[model.recompute]
-        return cls(flops, parameters.trained, parameters.encoder if config.ema else 0, config.clips_per_gpu)
+        flops = clip_flops(model, parameters.heads, model.grid(), masks, stop_gradient)
+        flops += repeated_flops(model, model.grid(), masks, stop_gradient)
+        return cls(
+            config.clips_per_gpu * flops,
+            parameters.trained,
+            parameters.encoder if config.ema else 0,
+            config.clips_per_gpu,
+        )
 
 
 def volume(work: Work, settings: DeepSpeedConfig) -> float:

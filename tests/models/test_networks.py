@@ -65,13 +65,16 @@ def test_bfloat16_stays_close_to_float32(jepa: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("again", ["hidden", "blocks"])
-def test_recomputed_activations_give_the_same_gradients(again: str) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_recomputed_activations_give_the_same_gradients(again: str, bf16: bool) -> None:
     pixels = torch.randn(1, 3, 8, 64, 64)
     gradients = []
     for recompute in ("nothing", again):
         torch.manual_seed(0)
         model = build_video_jepa(ModelConfig(**{**TINY.__dict__, "recompute": recompute}))
-        model.encoder(pixels).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            levels = model.encoder(pixels)
+        levels.square().mean().backward()
         gradients.append([p.grad for p in model.encoder.parameters() if p.grad is not None])
     assert len(gradients[0]) > 20
     for plain, recomputed in zip(*gradients, strict=True):

@@ -6,21 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from programs import HERE, Train
 from toy import ToyConfig, ToyTask
 
 from mmjepa.config import load_config
 from mmjepa.training.engine import run_training
 from mmjepa.training.launch import processes
-
-
-@pytest.fixture(autouse=True)
-def linear_of_torch() -> Iterator[None]:
-    """DeepSpeed replaces torch's linear for the whole process under ZeRO-3: not for the tests that come after."""
-    linear = torch.nn.functional.linear
-    yield
-    torch.nn.functional.linear = linear
 
 
 @pytest.fixture(scope="session")
