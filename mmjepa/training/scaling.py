@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from mmjepa.errors import UserError
 from mmjepa.training.config import DeepSpeedConfig
-from mmjepa.training.cost import FP32, Parameters, clip_flops, repeated_flops
+from mmjepa.training.cost import FP32, GATHERED_AT_MOST, Parameters, clip_flops, repeated_flops
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import PretrainConfig
@@ -101,12 +101,13 @@ def volume(work: Work, settings: DeepSpeedConfig) -> float:
     """Bytes that ring collectives of a step pass along, times n / (n - 1), per GPU of n.
 
     Gradients and parameters are fp32 (see ``Task.forward``). An all-reduce is a reduce-scatter and an all-gather, and
-    stages 1 and 2 do just these two. Stage 3 gathers parameters for the forward pass and again for the backward pass,
-    and the teacher's once.
+    stages 1 and 2 do just these two. Stage 3 gathers parameters and the teacher's for a step, and parameters once more
+    for the backward pass where there are more than it keeps whole (``GATHERED_AT_MOST``).
     """
     if settings.stage != 3:
         return 2.0 * work.trained * FP32
-    return (3.0 * work.trained + work.teacher) * FP32
+    gathers = 1.0 if work.trained + work.teacher <= GATHERED_AT_MOST else 2.0
+    return ((1.0 + gathers) * work.trained + work.teacher) * FP32
 
 
 def simulate(work: Work, settings: DeepSpeedConfig, cluster: ClusterConfig, gpus: int) -> dict[str, Any]:

@@ -51,9 +51,11 @@ def test_a_ring_takes_what_its_slowest_link_takes() -> None:
     assert slow["communication_s"] == pytest.approx(0.75 + 2 * 15 * 1e-3)
 
 
-def test_zero_3_moves_half_as_much_again_and_the_teacher() -> None:
+def test_zero_3_moves_the_teacher_too_and_what_is_too_much_to_keep_twice() -> None:
     by_stage = [volume(WORK, DeepSpeedConfig(stage=stage)) for stage in range(4)]
-    assert by_stage == [8e9, 8e9, 8e9, 12e9]
+    assert by_stage == [8e9, 8e9, 8e9, 8e9]
+    small = replace(WORK, trained=10**8, teacher=10**8)
+    assert volume(small, DeepSpeedConfig(stage=3)) == 8e8 + 4e8
     with_teacher = volume(replace(WORK, teacher=500_000_000), DeepSpeedConfig(stage=3))
     assert with_teacher == 12e9 + 2e9
 
