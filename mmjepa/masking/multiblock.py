@@ -72,8 +72,7 @@ class MaskingConfig:
     step; what else is hidden stays hidden, and costs nothing. Places with all their steps, so that pairs of steps
     remain, but for the tokens by which lists of a group are made equal in length.
     ``lengths``: lists are cut to so many different lengths, by less than one part in so many of the clip's tokens, and
-    lists shorter than that to a power of two; null: to any. Whatever keeps a kernel or a graph per shape then keeps
-    few, of which every step reuses most.
+    lists shorter than that to a power of two; null: to any. Whatever keeps a kernel per shape (oneDNN) then keeps few.
     """
 
     name: str = "multiblock"
@@ -136,9 +135,9 @@ def _draw(
         hidden = ~torch.zeros_like(visible).scatter_(1, context, True)
     if config.predicted < 1:
         hidden &= _some_places(hidden, config.predicted, grid, generator)
-    elif config.masks[name].full_complement:
-        multiple = 1  # all the rest, which has as many lengths as the context
-    return MaskSet(context, _equal_length(hidden, config.equalize, generator, multiple))
+    # All the rest has as many lengths as the context has.
+    uncut = config.masks[name].full_complement and config.predicted == 1
+    return MaskSet(context, _equal_length(hidden, config.equalize, generator, 1 if uncut else multiple))
 
 
 def _some_places(hidden: Tensor, share: float, grid: TokenGrid, generator: torch.Generator) -> Tensor:

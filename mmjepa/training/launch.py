@@ -43,9 +43,6 @@ def processes(accumulation: int) -> Iterator[Layout]:
         environment["MASTER_PORT"] = str(_free_port())
     if not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
-        # oneDNN keeps a kernel per shape, a thousand of them, some 0.15 MB each. Lists of tokens differ in length from
-        # step to step: a step reuses its own kernels, hardly ever those of the step before.
-        environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "128"
     for name, value in environment.items():
         os.environ.setdefault(name, value)  # with any of them missing DeepSpeed looks for MPI
     _quieten()
