@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import resource
 import statistics
@@ -19,11 +18,10 @@ from torch import Tensor, nn
 from mmjepa.data.samples import ClipBatch
 from mmjepa.errors import UserError
 from mmjepa.models import ModelConfig, build_video_jepa
-from mmjepa.training.cost import Parameters, block_again_bytes, clip_activation_bytes, clip_flops, state_bytes
+from mmjepa.training.cost import Parameters, clip_activation_bytes, clip_flops, state_bytes
 from mmjepa.training.engine import Trainer
 from mmjepa.training.flops import BACKWARD, flop_counter, measured_peak, trunk_flops
 from mmjepa.training.launch import device, processes
-from mmjepa.training.partitioned import whole_shape
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainBatch, PretrainParts, PretrainTask
 from mmjepa.training.program import PretrainConfig
@@ -99,7 +97,7 @@ def measure_step(config: BenchmarkConfig) -> dict[str, Any]:
             "batch_size": config.batch_size,
             "ranks": layout.world,
             "threads": torch.get_num_threads(),
-            "parameters": sum(math.prod(whole_shape(p)) for p in task.parameters() if p.requires_grad),
+            "parameters": Parameters.of(task.parts.model, task.parts.objective).trained,
             "tokens_per_clip": task.parts.model.grid(task.parts.model.frames).size,
             "seconds_per_step": seconds,
             "fastest": min(times),
@@ -137,8 +135,7 @@ def _counted(trainer: Trainer, micro_batches: Sequence[PretrainBatch]) -> dict[s
     stage = config.deepspeed.stage_on(layout.world)
     state = state_bytes(parameters, config.ema is not None, config.precision, stage, layout.world)
     stop_gradient = parts.objective.stop_gradient
-    per_clip = clip_activation_bytes(parts.model, grid, masks, config.precision, stop_gradient)
-    kept = micro * (per_clip + block_again_bytes(parts.model, masks, config.precision))
+    kept = micro * clip_activation_bytes(parts.model, grid, masks, config.precision, stop_gradient)
     flops = clip_flops(parts.model, parameters.heads, grid, masks, stop_gradient)
     return {
         "counted_gflop": counter.get_total_flops() / 1e9,

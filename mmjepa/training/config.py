@@ -21,6 +21,8 @@ RUNTIME_GROUPS = ("log", "checkpoint", "health", "nonfinite", "deepspeed")
 not of damaged files). ``accumulation`` and
 ``deepspeed`` are here for another number of GPUs: they alter the loss as that does, by rounding, and in terms over
 batch statistics."""
+GATHERED_AT_MOST = 1_000_000_000
+"""Parameters that ZeRO-3 keeps whole at a time: those of smaller models from their first use in a step to its end."""
 
 
 @dataclass

@@ -10,12 +10,11 @@ from torch import nn
 
 from mmjepa.models import ModelConfig, TokenGrid, build_video_jepa
 from mmjepa.objectives import Composite, ObjectiveConfig
+from mmjepa.training.config import GATHERED_AT_MOST
 from mmjepa.training.flops import BACKWARD, trunk_flops
 
 FP32, BF16 = 4, 2
 """Bytes of a number."""
-GATHERED_AT_MOST = 1e9
-"""Parameters that DeepSpeed's ZeRO-3 keeps whole at a time (its ``max_live_parameters``)."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,13 @@ def repeated_flops(model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLeng
 def clip_activation_bytes(
     model: ModelConfig, grid: TokenGrid, masks: Sequence[MaskLengths], precision: str, stop_gradient: bool
 ) -> float:
-    """Bytes per clip that the backward pass of a step with the JEPA loss needs kept.
+    """Bytes per clip that the backward pass of a step with the JEPA loss needs, at its peak.
 
     Counted over the tensors that autograd saves, per token and channel. A block keeps two residual streams, values,
     rotated queries and keys, the attention's output, and the MLP's hidden layer before its activation. The target
     encoder keeps its output alone, but without ``stop_gradient`` all of this. Terms beside the JEPA loss add some
-    copies of the tokens they look at. ``recompute`` leaves out the hidden layers, or all but one stream per block:
-    :func:`block_again_bytes` of them are back while a block is made again.
+    copies of the tokens they look at. ``recompute`` leaves out the hidden layers, or all but one stream per block;
+    :func:`block_again_bytes` are back while a block is made again.
     """
     flat, narrow = model.levels * model.width, model.predictor
     low = BF16 if precision == "bf16" else FP32
@@ -129,7 +128,7 @@ def clip_activation_bytes(
         kept = {"nothing": block, "hidden": block - hidden, "blocks": FP32}[model.recompute]
         return depth * tokens * width * kept
 
-    total: float = grid.size * flat * FP32
+    total: float = grid.size * flat * FP32 + block_again_bytes(model, masks, precision)
     if not stop_gradient:
         total += trunk(grid.size, model.width, model.depth, model.mlp_ratio) + grid.size * flat * FP32
     for mask in masks:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mmjepa.errors import UserError
-from mmjepa.training.config import DeepSpeedConfig, OptimizerConfig, TrainingConfig
+from mmjepa.training.config import GATHERED_AT_MOST, DeepSpeedConfig, OptimizerConfig, TrainingConfig
 from mmjepa.training.task import Layout, Task
 
 LONGEST_WAIT = timedelta(days=7)
@@ -142,7 +142,9 @@ def _zero(settings: DeepSpeedConfig, stage: int) -> dict[str, Any]:
         "overlap_comm": settings.overlap_comm,
         "reduce_bucket_size": settings.reduce_bucket_size,
         "allgather_bucket_size": settings.allgather_bucket_size,
-        # What is kept whole is gathered one by one after every update; what is not, many in one collective.
+        "stage3_max_live_parameters": GATHERED_AT_MOST,
+        "stage3_max_reuse_distance": GATHERED_AT_MOST,
+        # What is kept whole for good is gathered one by one after every update; what is not, many in one collective.
         "stage3_param_persistence_threshold": 0,
         # It would replace torch.nn.functional.linear for the whole process, by one that rounds twice and takes longer,
         # and keeps no bfloat16 copies of weights for the backward pass: those are half of what is gathered anyway.

@@ -14,7 +14,6 @@ from mmjepa.training.cost import (
     FP32,
     MaskLengths,
     Parameters,
-    block_again_bytes,
     clip_activation_bytes,
     clip_flops,
     repeated_flops,
@@ -99,8 +98,7 @@ def plan(config: TrainingConfig, parts: PretrainParts, ranks: int) -> Iterator[t
         ),
     )
     kept = state_bytes(parameters, config.ema is not None, config.precision, stage, ranks)
-    per_clip = clip_activation_bytes(model, grid, masks, config.precision, stop_gradient)
-    activations = micro * (per_clip + block_again_bytes(model, masks, config.precision))
+    activations = micro * clip_activation_bytes(model, grid, masks, config.precision, stop_gradient)
     yield (
         "memory per rank",
         (

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from mmjepa.errors import UserError
-from mmjepa.training.config import DeepSpeedConfig
-from mmjepa.training.cost import FP32, GATHERED_AT_MOST, Parameters, clip_flops, repeated_flops
+from mmjepa.training.config import GATHERED_AT_MOST, DeepSpeedConfig
+from mmjepa.training.cost import FP32, Parameters, clip_flops, repeated_flops
 from mmjepa.training.plan import expected_masks
 from mmjepa.training.pretrain import PretrainParts
 from mmjepa.training.program import PretrainConfig

@@ -46,6 +46,19 @@ def test_whole_clips_give_the_last_level_on_the_grid(export: Path, exported: Exp
     assert spec.mean == (0.4, 0.5, 0.6)
 
 
+@pytest.mark.parametrize("recompute", [True, "hidden"])
+def test_what_training_kept_for_its_backward_pass_is_nothing_to_a_frozen_encoder(
+    export: Path, tmp_path: Path, pixels: Tensor, recompute: object
+) -> None:
+    """``True`` is what exports of before say."""
+    other = shutil.copytree(export, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["model"]["recompute"] = recompute
+    (other / "config.json").write_text(json.dumps(config))
+    tokens = [build_encoder(own(folder)).encode(pixels).tokens for folder in (export, other)]
+    assert torch.equal(*tokens)
+
+
 def test_a_still_is_one_step(export: Path, exported: ExportedEncoder, pixels: Tensor) -> None:
     features = build_encoder(own(export)).encode(pixels[:, :, :1])
     assert features.tokens.shape == (3, 1, SPATIAL, WIDTH)
