@@ -25,7 +25,7 @@ class ModelConfig:
 
     ``recompute`` says which activations of the trained blocks the backward pass computes again instead of keeping:
     ``nothing`` but what is as good as free, the ``hidden`` layers of MLPs (a third to two fifths of what is kept, for
-    some 4 % more arithmetic), or whole ``blocks`` (all but one stream each, for some 13 % more).
+    some 5 % more arithmetic), or whole ``blocks`` (all but one stream each, for some 14 %; ``dry_run`` tells).
     """
 
     name: str = "base"
