@@ -25,6 +25,11 @@ DIFFERENCE = re.compile(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]")
 """Points with their interval, as ``+7.8 [+4.1, +11.5]``."""
 
 
+def prose(page: str) -> str:
+    """Text of a page with its lines joined: where a line breaks must not decide what is found."""
+    return " ".join((ROOT / page).read_text().split())
+
+
 def test_readme_table_is_made_from_the_committed_results() -> None:
     results = load_results(SPRITES / "rows")
     summary = at_a_glance(results, headline_readings(results))
@@ -34,7 +39,7 @@ def test_readme_table_is_made_from_the_committed_results() -> None:
 
 def test_readme_sentences_are_those_of_the_committed_report() -> None:
     findings = json.loads((SPRITES / "report" / "summary.json").read_text())["findings"]
-    readme = (ROOT / "README.md").read_text()
+    readme = prose("README.md")
     assert findings
     for one in findings:
         assert one["sentence"] in readme
@@ -58,7 +63,7 @@ def test_differences_in_the_docs_are_those_of_the_committed_study(page: str) -> 
         "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * float(row[name]) for name in ("value", "low", "high")))
         for row in rows
     }
-    shown = set(DIFFERENCE.findall((ROOT / page).read_text()))
+    shown = set(DIFFERENCE.findall(prose(page)))
     assert shown
     assert shown <= committed
 
@@ -88,7 +93,7 @@ def test_tables_of_the_speed_page_are_those_of_the_committed_results() -> None:
         reads = f"{row['probes']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         wanted.append(f"| {name} | {row['seconds']:.0f} s | {reads} |")
     one, two, three = (numbers(f"ranks_{name}.json")[0] for name in ("1_zero1", "2_zero1", "2_zero3"))
-    page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    page = prose("docs/speed.md")
     assert f"2 ranks bring {two['clips_per_s'] / one['clips_per_s']:.2f} times" in page
     assert f"ZeRO-3 takes {three['seconds_per_step'] / two['seconds_per_step']:.2f} times" in page
     whole, pieces = (numbers(f"ranks_224_{stage}.json")[0] for stage in ("zero1", "zero3"))
@@ -108,8 +113,8 @@ def test_factors_in_the_docs_are_those_of_the_committed_study() -> None:
     committed = {
         "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * float(row[name]) for name in ("value", "low", "high"))) for row in rows
     }
-    page = (ROOT / "docs" / "objectives" / "factorised.md").read_text()
-    shown = {re.sub(r"\s+", " ", one) for one in re.findall(r"(?<![+-])\b\d+\.\d\s\[\d+\.\d, \d+\.\d\]", page)}
+    page = prose("docs/objectives/factorised.md")
+    shown = set(re.findall(r"(?<![+-])\b\d+\.\d \[\d+\.\d, \d+\.\d\]", page))
     assert shown
     assert shown <= committed
 
@@ -120,7 +125,7 @@ def test_tables_of_costs_and_of_the_data_path_are_those_of_the_committed_results
         line = f"| `{row['objective']}` | {row['ratio']:.2f} | {row['lowest']:.2f} to {row['highest']:.2f} |"
         assert line in page
     meta = json.loads((ROOT / "results" / "benchmark_data.json").read_text())["meta"]
-    page = (ROOT / "docs" / "data.md").read_text()
+    page = prose("docs/data.md")
     for name, theirs in (("raw decord", "raw_decord"), ("map-style", "map_style")):
         one, four = (meta["ratios"][f"shards_{clips}_per_decode/{theirs}"] for clips in (1, 4))
         values = (one["clock"], one["processor"], four["clock"], four["processor"])

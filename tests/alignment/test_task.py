@@ -114,11 +114,12 @@ def test_fitting_finds_colours_in_held_out_videos(data: Path, checkpoint: Path, 
     task = make_task(data, checkpoint, tmp_path / "features", batch=16)
     before = task.holdout_metrics()["text_to_video/R@1"]
     optimiser = torch.optim.AdamW(task.parameter_groups(0.01), lr=3e-3)
-    for (batch,) in task.batches(0, Layout()):
-        optimiser.zero_grad()
-        task.losses(batch)["loss"].backward()
-        optimiser.step()
-    task.export(tmp_path / "run" / "head", step=40)
+    for _ in range(3):  # one pass leaves some starts, and some machines, at 0.43; three bring all to 0.71
+        for (batch,) in task.batches(0, Layout()):
+            optimiser.zero_grad()
+            task.losses(batch)["loss"].backward()
+            optimiser.step()
+    task.export(tmp_path / "run" / "head", step=120)
     _, info = load_head(tmp_path / "run" / "head")
     assert info.holdout["text_to_video/R@1"] > max(0.5, before)
     assert (info.encoder, info.seed, info.text_tower) == ("raw_patches", 3, "bag_of_words")
