@@ -15,6 +15,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -28,6 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mmjepa.errors import UserError
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+LONGEST_SILENCE = 60.0
+"""Seconds that a rank which leaves an error for another to tell waits to be ended by the launcher."""
 
 T = TypeVar("T")
 
@@ -118,7 +121,9 @@ def run_program(
         main(load_config(root, schema, arguments, config_dir))
     except UserError as error:
         if error.first if error.first is not None else os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        else:  # launchers end all ranks as soon as one has left, which must be the one that says why, however slow
+            time.sleep(LONGEST_SILENCE)
         sys.exit(2)
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import socket
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from mmjepa.training.config import GATHERED_AT_MOST, DeepSpeedConfig, OptimizerC
 from mmjepa.training.task import Layout, Task
 
 LONGEST_WAIT = timedelta(days=7)
-SPEAKING_SECONDS = 2.0
 _first_rank_turns = itertools.count()
 
 
@@ -60,8 +58,6 @@ def processes(accumulation: int) -> Iterator[Layout]:
         yield Layout(dist.get_rank(), dist.get_world_size(), accumulation)
     except UserError as error:
         error.first = _is_first("user error")
-        if not error.first:  # launchers end all ranks as soon as one has left: not before the first has said why
-            time.sleep(SPEAKING_SECONDS)
         raise
     finally:
         dist.destroy_process_group()
