@@ -78,14 +78,14 @@ class Latents:
         if self.target_index.shape[1] == 0:
             raise ValueError(f"objective {asking}: the mask hides no token, so there is none to predict")
 
-    @cached_property
+    @property
     def target_at_target(self) -> Tensor:
-        """Target tokens (B, P, L, D) at the target positions."""
+        """Target tokens (B, P, L, D) at the target positions; not kept, as they are used when memory peaks."""
         return gather_tokens(self.clip.target, self.target_index)
 
-    @cached_property
+    @property
     def target_at_context(self) -> Tensor:
-        """Target tokens (B, K, L, D) at the context positions."""
+        """Target tokens (B, K, L, D) at the context positions; not kept either."""
         return gather_tokens(self.clip.target, self.context_index)
 
     @cached_property
