@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmjepa.errors import UserError
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
-LONGEST_SILENCE = 60.0
+LONGEST_SILENCE = 30.0
 """Seconds that a rank which leaves an error for another to tell waits to be ended by the launcher."""
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def run_program(
         main(load_config(root, schema, arguments, config_dir))
     except UserError as error:
         if error.first if error.first is not None else os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {error}", file=sys.stderr)
         else:  # launchers end all ranks as soon as one has left, which must be the one that says why, however slow
             time.sleep(LONGEST_SILENCE)
         sys.exit(2)

@@ -34,7 +34,7 @@ def test_readme_table_is_made_from_the_committed_results() -> None:
     results = load_results(SPRITES / "rows")
     summary = at_a_glance(results, headline_readings(results))
     assert to_markdown(summary) in (ROOT / "README.md").read_text()
-    assert summary.caption in (ROOT / "README.md").read_text()
+    assert summary.caption in prose("README.md")
 
 
 def test_readme_sentences_are_those_of_the_committed_report() -> None:

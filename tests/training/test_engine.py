@@ -126,8 +126,10 @@ def test_an_error_of_all_ranks_is_told_once(finished: Path, tmp_path: Path) -> N
     another_width = [f"run={finished}", "width=32"]
     indivisible = [f"run={tmp_path / 'run'}", "batch_size=3"]
     seen_by_the_first_alone = [f"run={tmp_path / 'file' / 'run'}"]
-    for arguments in (another_width, indivisible, seen_by_the_first_alone):
-        result = start(TOY, *arguments, ranks=2)
+    before_they_join = [f"run={tmp_path / 'run'}", "nonsense=1"]  # here 5 s later on the rank that tells it
+    for arguments in (another_width, indivisible, seen_by_the_first_alone, before_they_join):
+        late = {"TOY_LATE_RANK": "0"} if arguments is before_they_join else {}
+        result = start(TOY, *arguments, ranks=2, **late)
         assert result.returncode != 0
         assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1, result.stderr
     assert (finished / "meta.json").read_text() == before

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,4 +99,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    if os.environ.get("TOY_LATE_RANK") == os.environ.get("RANK", "0"):
+        time.sleep(5)
     main(sys.argv[1:])
