@@ -112,9 +112,10 @@ def forest_chart(
         axes.set_yticks(range(len(names)), [title_of(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
-        if chance is not None:
+        if chance is not None:  # its name stands above the first row, within the axes: the title is outside
+            axes.set_ylim(top=-1.0)
             axes.axvline(chance, color=INK, linewidth=0.8, linestyle=":")
-            axes.text(chance, -0.5, " majority class", fontsize=8, va="bottom", ha="left")
+            axes.text(chance, -0.95, " majority class", fontsize=8, va="top", ha="left")
         axes.set_xlim(left=0)
         axes.set_xlabel(x_label)
 
