@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -105,6 +106,27 @@ def test_tables_of_the_speed_page_are_those_of_the_committed_results() -> None:
     for name, *values in shares:
         for value, row in zip(values, steps, strict=True):
             assert value.strip() == f"{100 * row['profile'].get('aten::' + name.strip(' `'), 0):.1f} %"
+
+
+def test_turns_of_ranks_on_the_speed_page_are_the_committed_ones() -> None:
+    def clips(kind: str) -> list[float]:
+        return [numbers(f"ranks/{kind}-{turn}.json")[0]["clips_per_s"] for turn in range(1, 6)]
+
+    def ratio(kind: str, other: str) -> str:
+        ratios = [mine / theirs for mine, theirs in zip(clips(kind), clips(other), strict=True)]
+        return f"{median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+
+    page = (ROOT / "docs" / "speed.md").read_text()
+    for kind, name in (
+        ("1_auto", "1 rank, default"),
+        ("1_zero1", "1 rank, ZeRO-1"),
+        ("2_zero0", "2 ranks, no ZeRO"),
+        ("2_zero1", "2 ranks, ZeRO-1 (default)"),
+        ("2_zero3", "2 ranks, ZeRO-3"),
+    ):
+        row = (name, f"{median(clips(kind)):.0f}", ratio(kind, "1_zero1"), ratio(kind, "1_auto"))
+        assert f"| {' | '.join(row)} |" in page
+    assert f"ZeRO-3 takes {ratio('2_zero1', '2_zero3')} times as long" in prose("docs/speed.md")
 
 
 def test_factors_in_the_docs_are_those_of_the_committed_study() -> None:
